@@ -1,0 +1,1 @@
+"""Bundled policies of the memory axis."""
