@@ -1,0 +1,1 @@
+"""The fixed model of a host. Mechanism lives here, policy in plugins."""

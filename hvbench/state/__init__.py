@@ -1,0 +1,1 @@
+"""The records that kernel and policies share: declared once, compiled and interpreted."""

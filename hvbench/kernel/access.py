@@ -1,0 +1,69 @@
+"""The few operations that compiled and interpreted code do differently: rights, hashing, raw memory, calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import dual
+
+MASK = (1 << 64) - 1
+
+
+def _signed(value: int) -> int:
+    value &= MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+@dual("kernel_view")
+def kernel_view(host: Any) -> Any:
+    """The same host with the kernel's rights. For the kernel's own services only."""
+    return host.kernel
+
+
+@dual("slot_index_of")
+def slot_index(host: Any) -> int:
+    """Index of the slot of the policy that looks, -1 for the kernel."""
+    return int(host.slot_index)
+
+
+@dual("arena_get")
+def arena_get(host: Any, index: int) -> int:
+    """Word `index` of the looking policy's arena; the caller has checked the index."""
+    return int(host.memory.slots[host.slot_index].arena[index])
+
+
+@dual("arena_set")
+def arena_set(host: Any, index: int, value: int) -> None:
+    """Set word `index` of the looking policy's arena; the caller has checked the index."""
+    host.memory.slots[host.slot_index].arena[index] = value
+
+
+@dual("mix")
+def mix(digest: int, value: int) -> int:
+    """Fold an int64 into a 64-bit digest: multiply, rotate and multiply as in MurmurHash3's 64-bit body
+    (A. Appleby, public domain), wrapping around; the result is an int64."""
+    x = (value * 0x87C37B91114253D5) & MASK
+    x = ((x << 31) | (x >> 33)) & MASK
+    x = (x * 0x4CF5AD432745937F) & MASK
+    x = (x ^ digest) & MASK
+    x = ((x << 27) | (x >> 37)) & MASK
+    return _signed(x * 5 + 0x52DCE729)
+
+
+@dual("bit_length_native")
+def bit_length(value: int) -> int:
+    """Number of bits of a non-negative int64, 0 for 0."""
+    return int(value).bit_length()
+
+
+@dual("trailing_zeros_native")
+def trailing_zeros(value: int) -> int:
+    """Index of the lowest set bit of an int64, 64 for 0."""
+    value &= MASK
+    return (value & -value).bit_length() - 1 if value else 64
+
+
+@dual("invoke_hook")
+def invoke(host: Any, row: int, a: int, b: int, c: int, d: int, e: int) -> int:
+    """Call the implementation in row `row` of the hook table."""
+    return int(host.memory.python_hooks[row](a, b, c, d, e))

@@ -1,0 +1,177 @@
+"""What a policy imports. Nothing else of hvbench is meant for policies.
+
+A policy is a module: a docstring, an optional `Params`, optional `@state` classes, and `@hookimpl` functions whose
+contracts stand in `hvbench.hookspecs`. The smallest scheduler:
+
+    from hvbench.policy import hookimpl, runq_first
+
+    @hookimpl
+    def sched_pick_next(host, pcpu, prev, now):
+        return runq_first(host), 1_000_000
+
+`host` shows the tables of the simulated host (`host.vcpu[v].state`, `host.pcpu[p].idle`, `host.vm[m].weight`: see
+hvbench/state/records*.py for every field), this policy's parameters (`host.params.timeslice_ns`), its own
+host-wide state (`host.own`), and its containers (`host.box`). Kernel fields are read-only; own fields, declared with
+`@state("vcpu")` and so on, stand beside them in the same row. Plain helper functions of the module may be called from
+hooks; they are compiled along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pluggy
+
+from hvbench.jit import jit
+from hvbench.kernel.containers import (
+    Fifo,
+    HashMap,
+    Heap,
+    OrderedIndex,
+    fifo_first,
+    fifo_len,
+    fifo_next,
+    fifo_pop,
+    fifo_push,
+    fifo_push_front,
+    fifo_remove,
+    fifo_where,
+    heap_first,
+    heap_first_key,
+    heap_len,
+    heap_pop,
+    heap_push,
+    heap_remove,
+    map_del,
+    map_get,
+    map_len,
+    map_put,
+    order_after,
+    order_first,
+    order_len,
+    order_put,
+    order_remove,
+)
+from hvbench.kernel.services import (
+    block,
+    cancel_timer,
+    kick,
+    migrate,
+    random_below,
+    runq_first,
+    runq_next,
+    set_tick,
+    set_timer,
+    unblock,
+)
+
+__all__ = [
+    "FOREVER",
+    "IDLE",
+    "NONE",
+    "Control",
+    "Fifo",
+    "HashMap",
+    "Heap",
+    "OrderedIndex",
+    "block",
+    "cancel_timer",
+    "fifo_first",
+    "fifo_len",
+    "fifo_next",
+    "fifo_pop",
+    "fifo_push",
+    "fifo_push_front",
+    "fifo_remove",
+    "fifo_where",
+    "heap_first",
+    "heap_first_key",
+    "heap_len",
+    "heap_pop",
+    "heap_push",
+    "heap_remove",
+    "hookimpl",
+    "jit",
+    "kick",
+    "map_del",
+    "map_get",
+    "map_len",
+    "map_put",
+    "migrate",
+    "order_after",
+    "order_first",
+    "order_len",
+    "order_put",
+    "order_remove",
+    "param",
+    "random_below",
+    "runq_first",
+    "runq_next",
+    "set_tick",
+    "set_timer",
+    "state",
+    "unblock",
+]
+
+hookimpl = pluggy.HookimplMarker("hvbench")
+
+NONE = -1
+"""No vCPU, no pCPU, no page."""
+
+IDLE = -1
+"""A scheduler's answer "nothing": the pCPU idles, on purpose if something is runnable."""
+
+FOREVER = 1 << 60
+"""A slice without end, ns."""
+
+UNIT_SUFFIXES = {"ns": "_ns", "bytes": "_bytes", "pages": "_pages"}
+
+
+@attrs.frozen
+class Control:
+    """Marks a policy as deliberately bad: not part of `all`, and held to being worst.
+
+    `worst_on` maps a bundled workload's name to the metric on which this policy must be worse than every other
+    bundled policy of its axis by at least `margin` (0.2 is 20 %). Ending as `stalled` counts as worst.
+    """
+
+    worst_on: dict[str, str]
+    why: str
+    margin: float = 0.2
+
+
+def param(
+    default: int | float | bool,
+    *,
+    help: str,
+    unit: str = "",
+    source: str = "",
+    low: int | float | None = None,
+    high: int | float | None = None,
+) -> Any:
+    """A parameter of a policy, a field of its `Params` attrs class.
+
+    `unit` is `ns`, `pages`, `bytes`, `ppm`, `percent` or empty for a plain number, and the field's name ends in it
+    (`timeslice_ns`); `low` and `high` bound what is legal, both included; `source` names where the default comes from.
+    """
+    return attrs.field(
+        default=default,
+        metadata={"help": help, "unit": unit, "source": source, "low": low, "high": high},
+    )
+
+
+def state(table: str) -> Callable[[type], type]:
+    """Declare a policy's own fields beside each row of `table` (`vcpu`, `vm`, `pcpu`, `page` ...), or of the `host`.
+
+    Each field is an int64 (a float64 where it is annotated `float`) and starts at its default. Own fields
+    must not have the name of a kernel field of that table.
+    """
+
+    def wrap(cls: type) -> type:
+        made = cls if attrs.has(cls) else attrs.define(cls)
+        made.__hvbench_state__ = table  # type: ignore[attr-defined]
+        return made
+
+    return wrap

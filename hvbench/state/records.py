@@ -1,0 +1,315 @@
+"""The records of the CPU side of the host, and what every axis shares: events, outbox, slots, hooks.
+
+Every time is virtual time in int64 nanoseconds, every index is int64 with -1 for "none". The memory
+side's records are in `records_memory`, storage's and network's in `records_io`.
+"""
+
+from __future__ import annotations
+
+from hvbench.state.layout import col, record
+
+# run states of a schedulable entity
+BLOCKED, RUNNABLE, RUNNING, COSTOPPED = 0, 1, 2, 3
+RUN_STATES = ("blocked", "runnable", "running", "co-stopped")
+
+# why an entity gave up its CPU
+(WHY_NONE, WHY_HALT, WHY_SLICE, WHY_PREEMPTED, WHY_PAUSE_LOOP, WHY_KICK, WHY_YIELD, WHY_HOST_FAULT, WHY_FORCED) = range(9)
+STOP_REASONS = ("none", "halt", "slice end", "preempted", "pause loop", "pv kick", "yield", "host fault", "blocked by a policy")
+
+# kinds of entities
+VCPU, HOST_THREAD = 0, 1
+
+# states of a guest thread
+T_NEW, T_READY, T_ON_VCPU, T_WAITING, T_DONE = 0, 1, 2, 3, 4
+
+# what a guest thread waits for
+(W_NONE, W_WAKE, W_TIMER, W_DISK, W_RECV, W_LOCK, W_BARRIER, W_OUTSIDE, W_SEAM, W_MEMORY, W_SEND) = range(11)
+
+# privileged operation classes, in the order of a trace's columns
+PRIVILEGED = ("syscalls", "page_faults", "pt_updates", "context_switches", "timer_programs", "ipis", "port_ios")
+N_PRIVILEGED = len(PRIVILEGED)
+
+
+@record("host")
+class Host:
+    """The header's scalars: clock, horizon, counters, error report."""
+
+    now: int = col("virtual time, ns")
+    warmup_ns: int = col("end of the warm-up: measurements begin here, ns")
+    horizon_ns: int = col("end of the cell, ns")
+    seed: int = col("seed of the cell")
+    random_state: int = col("state of the kernel's random generator", "u8")
+    pcpus: int = col("number of pCPUs")
+    vcpus: int = col("number of schedulable entities: vCPUs first, then host threads")
+    guest_vcpus: int = col("number of vCPUs (the first entities)")
+    vms: int = col("number of VMs")
+    threads: int = col("number of guest threads")
+    runnable_first: int = col("head of the arrival-ordered list of runnable entities", default=-1)
+    runnable_last: int = col("tail of that list", default=-1)
+    runnable_count: int = col("entities that are runnable and not running")
+    heap_len: int = col("events in the heap")
+    sequence: int = col("events pushed so far: the last tie-break")
+    events: int = col("events popped so far")
+    decisions: int = col("calls of sched_pick_next so far")
+    decisions_here: int = col("decisions since virtual time last moved: a guard")
+    progress_ns: int = col("virtual time at which a guest last completed work")
+    running: int = col("entities running now")
+    hook: int = col("hook being called, -1 outside: names the culprit of an exception", default=-1)
+    hook_slot: int = col("slot whose hook is being called")
+    error: int = col("error code, 0 for none (see hvbench.kernel.guards)")
+    error_hook: int = col("hook whose answer was illegal", default=-1)
+    error_slot: int = col("slot of the policy that answered", default=-1)
+    error_answer: int = col("the illegal answer")
+    error_extra: int = col("what the answer was about: a pCPU, a VM, a page")
+    answer_slice_ns: int = col("second half of a scheduler's answer: the slice, ns")
+    answer_extra: int = col("second half of another hook's answer")
+    outbox_len: int = col("records in the outbox, to be drained after the hook")
+    outbox_overflow: int = col("records that found the outbox full: an error of the policy")
+    switch_cost_ns: int = col("direct cost of a switch between two entities, ns")
+    cache_refill_tau_ns: int = col("time of others that evicts half of a working set, ns")
+    cache_refill_other_ns: int = col("refill of a whole hot set after a move to another last-level cache, ns")
+    cache_refill_ns: int = col("refill of a whole hot set on the same last-level cache, ns")
+    guest_slice_ns: int = col("time slice of the guests' own scheduler, ns")
+    wake_cost_ns: int = col("hypervisor cost of waking a blocked entity (interrupt injection), ns")
+    halt_cost_ns: int = col("hypervisor cost when a vCPU halts, ns")
+    ipi_cost_ns: int = col("cost, to the sender, of an interrupt to another vCPU, ns")
+    timer_fire_cost_ns: int = col("hypervisor cost of delivering a guest timer, ns")
+    user_factor_ppm: int = col("extra user time for page walks and the like, parts per million")
+    kernel_factor_ppm: int = col("extra kernel time, parts per million")
+    nested_walk: int = col("1: the factor above scales with the share of memory not backed by 2 MiB")
+    axis_recording: int = col("1: digest every decision of every axis")
+
+
+@record("pcpu")
+class Pcpu:
+    """A physical CPU: one hardware thread."""
+
+    core: int = col("index of its core", "i4")
+    llc: int = col("index of its last-level cache", "i4")
+    node: int = col("index of its memory node", "i4")
+    idle: int = col("1 while nothing runs here", "i4", default=1)
+    current: int = col("entity that runs here, -1 for none", default=-1)
+    last: int = col("entity that ran here last, -1 for none", default=-1)
+    segment_start_ns: int = col("when the running segment began: time up to here is accounted")
+    dispatched_ns: int = col("when `current` was put here")
+    slice_end_ns: int = col("when its slice ends")
+    resched: int = col("1: a new decision is due")
+    why: int = col("why a decision is due (STOP_REASONS)")
+    busy_ns: int = col("time run here since the beginning, the clock of cache eviction")
+    guest_ns: int = col("time spent on guests' work, since the end of the warm-up")
+    refill_ns: int = col("time spent refilling caches, since the end of the warm-up")
+    hypervisor_ns: int = col("time spent in the hypervisor or a host thread, since the end of the warm-up")
+    idle_ns: int = col("time idle, since the end of the warm-up")
+    tick_ns: int = col("period of the scheduler's tick on this pCPU, 0 for none")
+    dispatches: int = col("entities put here, since the end of the warm-up")
+
+
+@record("vcpu")
+class Vcpu:
+    """A schedulable entity: a vCPU, or a host thread that works on behalf of a VM."""
+
+    vm: int = col("owner VM, -1 for the host itself", "i4")
+    kind: int = col("0 vCPU, 1 host thread", "i4")
+    number: int = col("number within its VM", "i4")
+    state: int = col("0 blocked, 1 runnable, 2 running, 3 co-stopped", "i4")
+    pcpu: int = col("pCPU where it runs, or ran last; -1 before its first run", default=-1)
+    weight: int = col("weight of its VM", default=256)
+    cap: int = col("cap of its VM in percent of one pCPU, 0 for none")
+    runnable_since_ns: int = col("when it became runnable")
+    woken_ns: int = col("when it was woken, -1 once it has run since", default=-1)
+    ran_ns: int = col("time run since the beginning, ns")
+    ready_ns: int = col("time runnable but not running, since the end of the warm-up")
+    run_measured_ns: int = col("time run since the end of the warm-up")
+    stopped_why: int = col("why it last gave up its CPU (STOP_REASONS)")
+    next_runnable: int = col("next in the arrival-ordered list", default=-1)
+    previous_runnable: int = col("previous in that list", default=-1)
+    current_thread: int = col("guest thread that this vCPU executes, -1 for none", default=-1)
+    queue_first: int = col("guest threads ready on this vCPU: first", default=-1)
+    queue_last: int = col("guest threads ready on this vCPU: last", default=-1)
+    queue_len: int = col("guest threads ready on this vCPU")
+    guest_slice_left_ns: int = col("what is left of the current thread's slice in the guest")
+    overhead_left_ns: int = col("hypervisor work that must be paid before guest work goes on")
+    debt_ns: int = col("cache refill that is owed")
+    busy_mark_ns: int = col("busy_ns of its pCPU when it last stopped there")
+    dispatches: int = col("times it was put on a pCPU, since the end of the warm-up")
+    migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
+    overhead_ns: int = col("hypervisor time on its behalf, since the end of the warm-up")
+    hold: int = col("reasons for which it must not be run (host fault, blocked by a policy): a count")
+    allowed: int = col("affinity: bit mask of pCPUs (the first 63), 0 for all")
+    affinity: int = col("same mask as the workload states it, 0 for none")
+    work_first: int = col("host thread: first work item queued", default=-1)
+    work_last: int = col("host thread: last work item queued", default=-1)
+
+
+@record("vm")
+class Vm:
+    """A virtual machine."""
+
+    first_vcpu: int = col("its first entity")
+    vcpus: int = col("number of its vCPUs")
+    weight: int = col("weight", default=256)
+    cap: int = col("cap in percent of one pCPU, 0 for none")
+    reservation: int = col("CPU reservation in percent of one pCPU")
+    group: int = col("index of its trace group (VMs recorded together)")
+    first_thread: int = col("its first guest thread")
+    threads: int = col("number of its guest threads")
+    marks: int = col("requests completed, since the end of the warm-up")
+    work_done_ns: int = col("recorded compute completed, since the end of the warm-up")
+    overhead_ns: int = col("hypervisor and technique time on its vCPUs, since the end of the warm-up")
+    wakeups: int = col("wake-ups of its vCPUs measured")
+    crashed: int = col("1: the VM died")
+    memory_pages: int = col("configured memory, 4 KiB pages")
+    measured_outside: int = col("1: marks are counted on threads outside the host")
+
+
+@record("group")
+class Group:
+    """An instance of one recorded trace: its threads pass the seam together."""
+
+    first_thread: int = col("first guest thread")
+    threads: int = col("number of threads")
+    done: int = col("threads that reached the seam")
+    loops: int = col("times the whole trace was passed")
+    start_ns: int = col("start offset drawn by the seed")
+    first_loop_ns: int = col("when the first pass ended, 0 before")
+    first_flow: int = col("first flow")
+    flows: int = col("number of flows")
+    first_lock: int = col("first lock")
+    locks: int = col("number of locks and barriers")
+
+
+@record("thread")
+class Thread:
+    """A guest thread that replays one recorded thread, or an outside thread (a load generator)."""
+
+    vm: int = col("its VM; an outside thread: the VM whose requests it makes", "i4")
+    group: int = col("its trace group", "i4")
+    outside: int = col("1: runs outside the host, its compute is think time", "i4")
+    state: int = col("0 new, 1 ready, 2 on a vCPU, 3 waiting, 4 done", "i4")
+    vcpu: int = col("vCPU that it is on or was on last", default=-1)
+    next_ready: int = col("next ready thread on the same vCPU", default=-1)
+    op_first: int = col("its first operation in table op")
+    op_end: int = col("one past its last operation")
+    op: int = col("its next operation")
+    in_op: int = col("1: the operation at `op` has begun")
+    waits_for: int = col("what it waits for", "i4")
+    wakes: int = col("wake-ups that came before they were waited for", "i4")
+    overhead_left_ns: int = col("technique's extra of the current compute, still to run (may not be negative)")
+    work_left_ns: int = col("guest work of the current compute, still to run")
+    recorded_left_ns: int = col("recorded compute credited when the current compute ends")
+    mark_ns: int = col("when the open request began, -1 for none", default=-1)
+    wait_ns: int = col("when it began to wait")
+    need_bytes: int = col("recv: bytes still missing")
+    next_waiter: int = col("next thread that waits for the same lock", default=-1)
+    first_process_object: int = col("memory: first object of its process")
+    process: int = col("process number within the trace", "i4")
+    process_last: int = col("1: last thread of its process", "i4")
+
+
+@record("op")
+class Op:
+    """A recorded operation as the kernel replays it. Shared between cells: never written."""
+
+    op: int = col("operation code (hvbench.traces.format.OPS)", "i2")
+    flags: int = col("flags of the trace row", "i2")
+    x: int = col("object, flow, peer, or row of table privileged (-1 for none)", "i4")
+    a: int = col("user_ns | page | bytes | duration_ns")
+    b: int = col("kernel_ns | pages | content")
+
+
+@record("privileged")
+class Privileged:
+    """Counts of privileged operations in one compute. Shared between cells: never written."""
+
+    syscalls: int = col("system calls", "i4")
+    page_faults: int = col("page faults", "i4")
+    pt_updates: int = col("page-table updates", "i4")
+    context_switches: int = col("address-space switches", "i4")
+    timer_programs: int = col("timer programmings", "i4")
+    ipis: int = col("inter-processor interrupts", "i4")
+    port_ios: int = col("port or MMIO accesses", "i4")
+
+
+@record("cost")
+class Cost:
+    """The technique's extra over native of one privileged operation; one row a class, then a few more."""
+
+    extra_ns: int = col("extra over native, ns; may be negative")
+
+
+@record("event")
+class Event:
+    """An entry of the heap."""
+
+    time_ns: int = col("when it is due")
+    order: int = col("kind << 48 | sequence: the tie-break")
+    slot: int = col("event slot: what it is about")
+
+
+@record("position")
+class Position:
+    """Where an event slot's entry lies in the heap."""
+
+    at: int = col("index in the heap, -1 when the slot is not armed", default=-1)
+
+
+@record("hook")
+class Hook:
+    """One entry of the hook table: row = hook * 8 + memory layer."""
+
+    address: int = col("native address, 0 for none")
+    c_address: int = col("C address of a plain-Python implementation, 0 for none")
+    slot: int = col("address of the policy's slot")
+    slot_index: int = col("number of that slot")
+
+
+@record("outbox")
+class Outbox:
+    """What a policy asked for, to be checked and done after its hook."""
+
+    what: int = col("kind of the request (hvbench.kernel.outbox)")
+    slot_index: int = col("who asked")
+    a: int = col("first argument")
+    b: int = col("second argument")
+    c: int = col("third argument")
+    d: int = col("fourth argument")
+
+
+@record("timer")
+class Timer:
+    """A policy's timer."""
+
+    slot_index: int = col("whose", default=-1)
+    number: int = col("the policy's number for it")
+
+
+@record("axis")
+class Axis:
+    """What was asked of one slot: the trace of decisions as a digest."""
+
+    asks: int = col("calls of its hooks")
+    digest: int = col("hash over (hook, arguments, answer)", "u8")
+
+
+@record("bucket")
+class Bucket:
+    """One bucket of a log-linear histogram (see hvbench.kernel.histogram)."""
+
+    count: int = col("samples")
+
+
+@record("lock")
+class Lock:
+    """A user-level lock or barrier of a trace group."""
+
+    owner: int = col("thread that holds it, -1 for none", default=-1)
+    first: int = col("first thread that waits", default=-1)
+    last: int = col("last thread that waits", default=-1)
+    count: int = col("barrier: threads that arrived")
+
+
+@record("cell64")
+class Word:
+    """A word of a policy's arena, where its containers live."""
+
+    value: int = col("contents")

@@ -1,0 +1,3 @@
+"""The records of storage and network: requests, stations, flows, frames, ports."""
+
+from __future__ import annotations
