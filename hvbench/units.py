@@ -58,6 +58,7 @@ _SUFFIXES: Mapping[str, Mapping[str, Fraction]] = {
     "bytes_per_s": {suffix: Fraction(factor, 8) for suffix, factor in RATE_BITS_PER_S.items()},
     "share": {"%": Fraction(1, 100)},
     "percent": {"%": Fraction(1)},
+    "ppm": {"ppm": Fraction(1), "%": Fraction(10_000)},
     "mhz": {"MHz": Fraction(1), "GHz": Fraction(1000)},
 }
 _ALIASES = {"bytes/s": "bytes_per_s", "B/s": "bytes_per_s", "ratio": "share", "%": "percent", "MHz": "mhz"}
@@ -68,6 +69,7 @@ _EXAMPLES = {
     "bytes_per_s": "10Gbit/s, 120MB/s",
     "share": "6%, 0.06",
     "percent": "75%, 75",
+    "ppm": "500ppm, 0.05%",
     "mhz": "2400MHz, 2.4GHz",
 }
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*)(?:\.\d+)?(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*(.*?)\s*")
@@ -156,6 +158,7 @@ def format_value(value: int | float, unit: str) -> str:
         "pages": ("GiB", "MiB", "KiB"),
         "bytes_per_s": ("Gbit/s", "Mbit/s", "kbit/s", "bit/s"),
         "percent": ("%",),
+        "ppm": ("ppm",),
         "mhz": ("MHz",),
     }.get(unit)
     if preferred is None:

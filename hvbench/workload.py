@@ -60,6 +60,7 @@ from cattrs.v import transform_error
 from hvbench import units
 from hvbench.axes import AXES
 from hvbench.errors import UserError
+from hvbench.nearest import did_you_mean
 
 FORMAT = 1
 START_RANDOM_NS = -1
@@ -722,20 +723,9 @@ def find_trace(name: str, base: Path) -> Path:
     path = folder / f"{name}.parquet"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.parquet"))
-        raise UserError(
-            f"no bundled trace {name!r}{nearest(name, known)}; a file is written ./{name}.parquet"
-        )
+        hint = did_you_mean(name, known, always=True)
+        raise UserError(f"no bundled trace {name!r}{hint}; a file is written ./{name}.parquet")
     return path
-
-
-def nearest(name: str, known: list[str], what: str = "known") -> str:
-    """`; did you mean …` with the nearest names, or the list of all where none is near."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; {what}: {', '.join(known) or 'none'}"
 
 
 def bundled_folder() -> Path:
@@ -760,7 +750,7 @@ def load_workload(name_or_path: str) -> Workload:
     else:
         path = bundled_folder() / f"{name_or_path}.toml"
         if not path.is_file():
-            hint = nearest(name_or_path, bundled_names(), "bundled")
+            hint = did_you_mean(name_or_path, bundled_names(), always=True)
             raise UserError(
                 f"no bundled workload {name_or_path!r}{hint}; a file is written ./{name_or_path}.toml"
             )

@@ -67,7 +67,7 @@ def test_bad_quantities_say_what_is_legal(text: str, unit: str, words: str) -> N
 
 @given(
     st.integers(min_value=0, max_value=2**62),
-    st.sampled_from(["ns", "bytes", "pages", "bytes_per_s", "percent", "mhz", "count"]),
+    st.sampled_from(["ns", "bytes", "pages", "bytes_per_s", "percent", "ppm", "mhz", "count"]),
 )
 def test_whole_values_round_trip(value: int, unit: str) -> None:
     assert parse_value(format_value(value, unit), unit) == value
