@@ -67,3 +67,24 @@ def trailing_zeros(value: int) -> int:
 def invoke(host: Any, row: int, a: int, b: int, c: int, d: int, e: int) -> int:
     """Call the implementation in row `row` of the hook table."""
     return int(host.memory.python_hooks[row](a, b, c, d, e))
+
+
+_K = (
+    0x9E3779B97F4A7C15,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+    0x27D4EB2F165667C5,
+    0x85EBCA77C2B2AE63,
+    0x94D049BB133111EB,
+    0xBF58476D1CE4E5B9,
+)
+"""Odd multipliers (golden ratio, xxHash's primes, SplitMix64's): one a position."""
+
+
+@dual("digest_call")
+def digest_call(digest: int, row: int, a: int, b: int, c: int, d: int, e: int, answer: int) -> int:
+    """Fold one call of a hook into a digest: a weighted sum of its words, then one round of `mix`."""
+    total = 0
+    for weight, word in zip(_K, (row, a, b, c, d, e, answer), strict=True):
+        total += weight * word
+    return mix(digest, _signed(total))

@@ -384,21 +384,25 @@ def arena_set(typing_context: Any, host: Any, index: Any, value: Any) -> Any:
     return types.void(host, types.int64, types.int64), codegen
 
 
+def _mix(builder: Any, digest: Any, value: Any) -> Any:
+    def constant(number: int) -> Any:
+        return ir.Constant(I64, number)
+
+    def rotate(x: Any, left: int) -> Any:
+        return builder.or_(builder.shl(x, constant(left)), builder.lshr(x, constant(64 - left)))
+
+    x = builder.mul(value, constant(0x87C37B91114253D5))
+    x = builder.mul(rotate(x, 31), constant(0x4CF5AD432745937F))
+    x = rotate(builder.xor(x, digest), 27)
+    return builder.add(builder.mul(x, constant(5)), constant(0x52DCE729))
+
+
 @intrinsic
 def mix(typing_context: Any, digest: Any, value: Any) -> Any:
     """See hvbench.kernel.access.mix: the same arithmetic, wrapping around in 64 bits."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def constant(number: int) -> Any:
-            return ir.Constant(I64, number)
-
-        def rotate(x: Any, left: int) -> Any:
-            return builder.or_(builder.shl(x, constant(left)), builder.lshr(x, constant(64 - left)))
-
-        x = builder.mul(args[1], constant(0x87C37B91114253D5))
-        x = builder.mul(rotate(x, 31), constant(0x4CF5AD432745937F))
-        x = rotate(builder.xor(x, args[0]), 27)
-        return builder.add(builder.mul(x, constant(5)), constant(0x52DCE729))
+        return _mix(builder, args[0], args[1])
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -429,3 +433,19 @@ def invoke_hook(typing_context: Any, host: Any, row: Any, a: Any, b: Any, c: Any
         return result
 
     return types.int64(host, *[types.int64] * 6), codegen
+
+
+@intrinsic
+def digest_call(
+    typing_context: Any, digest: Any, row: Any, a: Any, b: Any, c: Any, d: Any, e: Any, answer: Any
+) -> Any:
+    """See hvbench.kernel.access.digest_call: the same arithmetic, wrapping around in 64 bits."""
+    from hvbench.kernel.access import _K
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total = ir.Constant(I64, 0)
+        for weight, word in zip(_K, args[1:], strict=True):
+            total = builder.add(total, builder.mul(word, ir.Constant(I64, weight)))
+        return _mix(builder, args[0], total)
+
+    return types.int64(*[types.int64] * 8), codegen

@@ -38,7 +38,7 @@ class Host:
     warmup_ns: int = col("end of the warm-up: measurements begin here, ns")
     horizon_ns: int = col("end of the cell, ns")
     seed: int = col("seed of the cell")
-    random_state: int = col("state of the kernel's random generator", "u8")
+    random_draws: int = col("numbers drawn from the policies' random generator")
     pcpus: int = col("number of pCPUs")
     vcpus: int = col("number of schedulable entities: vCPUs first, then host threads")
     guest_vcpus: int = col("number of vCPUs (the first entities)")
@@ -54,11 +54,9 @@ class Host:
     decisions_here: int = col("decisions since virtual time last moved: a guard")
     progress_ns: int = col("virtual time at which a guest last completed work")
     running: int = col("entities running now")
-    hook: int = col("hook being called, -1 outside: names the culprit of an exception", default=-1)
-    hook_slot: int = col("slot whose hook is being called")
+    hook_row: int = col("row of the hook table being called, -1 outside: names the culprit of an exception", default=-1)
     error: int = col("error code, 0 for none (see hvbench.kernel.guards)")
-    error_hook: int = col("hook whose answer was illegal", default=-1)
-    error_slot: int = col("slot of the policy that answered", default=-1)
+    error_hook: int = col("row of the hook table whose answer was illegal", default=-1)
     error_answer: int = col("the illegal answer")
     error_extra: int = col("what the answer was about: a pCPU, a VM, a page")
     answer_slice_ns: int = col("second half of a scheduler's answer: the slice, ns")
@@ -70,6 +68,8 @@ class Host:
     cache_refill_other_ns: int = col("refill of a whole hot set after a move to another last-level cache, ns")
     cache_refill_ns: int = col("refill of a whole hot set on the same last-level cache, ns")
     guest_slice_ns: int = col("time slice of the guests' own scheduler, ns")
+    guest_switch_ns: int = col("cost of a switch between two threads by the guest's own scheduler, ns")
+    work_free: int = col("first free entry of table work, -1 for none", default=-1)
     wake_cost_ns: int = col("hypervisor cost of waking a blocked entity (interrupt injection), ns")
     halt_cost_ns: int = col("hypervisor cost when a vCPU halts, ns")
     ipi_cost_ns: int = col("cost, to the sender, of an interrupt to another vCPU, ns")
@@ -77,7 +77,13 @@ class Host:
     user_factor_ppm: int = col("extra user time for page walks and the like, parts per million")
     kernel_factor_ppm: int = col("extra kernel time, parts per million")
     nested_walk: int = col("1: the factor above scales with the share of memory not backed by 2 MiB")
-    axis_recording: int = col("1: digest every decision of every axis")
+    resched_first: int = col("first pCPU that waits for a decision, -1 for none", default=-1)
+    resched_last: int = col("last pCPU that waits for a decision", default=-1)
+    requests_here: int = col("requests of policies since virtual time last moved: a guard")
+    zero_time_ops: int = col("operations begun since virtual time last moved: a guard")
+    timers: int = col("policy timers that exist")
+    stop_at_done: int = col("1: end when every trace was passed once (--to-completion)")
+    groups_left: int = col("trace groups that have not passed their trace once")
 
 
 @record("pcpu")
@@ -100,6 +106,8 @@ class Pcpu:
     refill_ns: int = col("time spent refilling caches, since the end of the warm-up")
     hypervisor_ns: int = col("time spent in the hypervisor or a host thread, since the end of the warm-up")
     idle_ns: int = col("time idle, since the end of the warm-up")
+    next_resched: int = col("next pCPU that waits for a decision", default=-1)
+    idle_on_purpose: int = col("1: the scheduler answered IDLE although something was runnable")
     tick_ns: int = col("period of the scheduler's tick on this pCPU, 0 for none")
     dispatches: int = col("entities put here, since the end of the warm-up")
 
@@ -134,9 +142,11 @@ class Vcpu:
     dispatches: int = col("times it was put on a pCPU, since the end of the warm-up")
     migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
     overhead_ns: int = col("hypervisor time on its behalf, since the end of the warm-up")
+    policy_hold: int = col("1: blocked by a policy")
     hold: int = col("reasons for which it must not be run (host fault, blocked by a policy): a count")
     allowed: int = col("affinity: bit mask of pCPUs (the first 63), 0 for all")
     affinity: int = col("same mask as the workload states it, 0 for none")
+    wake_pending: int = col("1: became ready while held; woken when the hold ends")
     work_first: int = col("host thread: first work item queued", default=-1)
     work_last: int = col("host thread: last work item queued", default=-1)
 
@@ -157,9 +167,10 @@ class Vm:
     work_done_ns: int = col("recorded compute completed, since the end of the warm-up")
     overhead_ns: int = col("hypervisor and technique time on its vCPUs, since the end of the warm-up")
     wakeups: int = col("wake-ups of its vCPUs measured")
+    outside_marks: int = col("1: requests are counted on outside threads")
+    refill_ns: int = col("time its vCPUs spent refilling caches, since the end of the warm-up")
     crashed: int = col("1: the VM died")
     memory_pages: int = col("configured memory, 4 KiB pages")
-    measured_outside: int = col("1: marks are counted on threads outside the host")
 
 
 @record("group")
@@ -172,6 +183,7 @@ class Group:
     loops: int = col("times the whole trace was passed")
     start_ns: int = col("start offset drawn by the seed")
     first_loop_ns: int = col("when the first pass ended, 0 before")
+    seam_ns: int = col("when it last passed its seam, -1 before", default=-1)
     first_flow: int = col("first flow")
     flows: int = col("number of flows")
     first_lock: int = col("first lock")
@@ -198,10 +210,11 @@ class Thread:
     work_left_ns: int = col("guest work of the current compute, still to run")
     recorded_left_ns: int = col("recorded compute credited when the current compute ends")
     mark_ns: int = col("when the open request began, -1 for none", default=-1)
-    wait_ns: int = col("when it began to wait")
+    op_progress: int = col("pages or bytes of the current operation that are done")
+    seen_waits: int = col("waits so far: tells a late timer from a current one")
     need_bytes: int = col("recv: bytes still missing")
     next_waiter: int = col("next thread that waits for the same lock", default=-1)
-    first_process_object: int = col("memory: first object of its process")
+    trace: int = col("which trace it replays", "i4")
     process: int = col("process number within the trace", "i4")
     process_last: int = col("1: last thread of its process", "i4")
 
@@ -269,10 +282,37 @@ class Outbox:
 
     what: int = col("kind of the request (hvbench.kernel.outbox)")
     slot_index: int = col("who asked")
+    row: int = col("row of the hook table that asked")
     a: int = col("first argument")
     b: int = col("second argument")
     c: int = col("third argument")
     d: int = col("fourth argument")
+
+
+@record("idle")
+class Idle:
+    """A word of the set of idle pCPUs."""
+
+    bits: int = col("32 pCPUs a word, bit set: idle")
+
+
+@record("kind")
+class Kind:
+    """A kind of event: where its event slots begin."""
+
+    base: int = col("first event slot of this kind")
+    slots: int = col("number of event slots")
+
+
+@record("work")
+class Work:
+    """A piece of work queued on a host thread."""
+
+    cost_ns: int = col("CPU time it takes")
+    what: int = col("what is to be done when it is paid (hvbench.kernel.work)")
+    a: int = col("its subject: a request, a frame, a VM")
+    b: int = col("a second subject")
+    next: int = col("next work of the same host thread, or next free entry", default=-1)
 
 
 @record("timer")
@@ -288,7 +328,7 @@ class Axis:
     """What was asked of one slot: the trace of decisions as a digest."""
 
     asks: int = col("calls of its hooks")
-    digest: int = col("hash over (hook, arguments, answer)", "u8")
+    digest: int = col("hash over (hook, arguments, answer)")
 
 
 @record("bucket")

@@ -1,0 +1,148 @@
+"""Doing what policies asked for: the outbox, holds, timers and ticks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.ask import AXIS_SCHEDULER, ask
+from hvbench.kernel.cpu import request_decision, runq_remove, wake
+from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
+from hvbench.kernel.guards import (
+    E_BLOCK,
+    E_OUTBOX_FULL,
+    E_OUTBOX_KIND,
+    E_PCPU_RANGE,
+    E_STANDS_STILL,
+    E_TIMER,
+    E_VCPU_RANGE,
+    fail,
+)
+from hvbench.kernel.hook_rows import SCHED_SLEEP, SCHED_TICK
+from hvbench.kernel.services import (
+    O_BLOCK,
+    O_CANCEL,
+    O_KICK,
+    O_MIGRATE,
+    O_TICK,
+    O_TIMER,
+    O_UNBLOCK,
+    TIMERS_PER_SLOT,
+)
+from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, WHY_FORCED, WHY_KICK
+
+NO_TIME_TIMERS = 100_000
+"""So many requests at one instant are a policy that lets time stand still."""
+
+
+@jit
+def drain(host: Any) -> None:
+    """Check and do what policies asked for, in order."""
+    if host.outbox_overflow != 0:
+        fail(host, E_OUTBOX_FULL, host.outbox[0].row, host.outbox_overflow, len(host.outbox))
+        return
+    at = 0
+    while at < host.outbox_len:
+        if host.error != 0:
+            break
+        serve(host, at)
+        at += 1
+    host.outbox_len = 0
+    host.requests_here = host.requests_here + at
+    if host.requests_here > NO_TIME_TIMERS:
+        fail(host, E_STANDS_STILL, host.outbox[0].row, host.requests_here, -1)
+
+
+@jit
+def serve(host: Any, at: int) -> None:
+    """Check and do one request."""
+    r = host.outbox[at]
+    what = r.what
+    a = r.a
+    b = r.b
+    if what == O_KICK:
+        if a < 0 or a >= host.pcpus:
+            fail(host, E_PCPU_RANGE, r.row, a, -1)
+            return
+        request_decision(host, a, WHY_KICK)
+    elif what == O_TIMER:
+        if a < 0 or a >= TIMERS_PER_SLOT or b < 0:
+            fail(host, E_TIMER, r.row, a, b)
+            return
+        arm(host, K_TIMER, r.slot_index * TIMERS_PER_SLOT + a, max(b, host.now))
+    elif what == O_CANCEL:
+        if a < 0 or a >= TIMERS_PER_SLOT:
+            fail(host, E_TIMER, r.row, a, b)
+            return
+        disarm(host, K_TIMER, r.slot_index * TIMERS_PER_SLOT + a)
+    elif what == O_TICK:
+        if a < 0 or a >= host.pcpus or b < 0:
+            fail(host, E_PCPU_RANGE, r.row, a, b)
+            return
+        host.pcpu[a].tick_ns = b
+        if b == 0:
+            disarm(host, K_TICK, a)
+        elif host.pcpu[a].current >= 0:
+            arm(host, K_TICK, a, host.now + b)
+    elif what == O_MIGRATE:
+        if a < 0 or a >= host.vcpus:
+            fail(host, E_VCPU_RANGE, r.row, a, -1)
+            return
+        if b < 0 or b >= host.pcpus:
+            fail(host, E_PCPU_RANGE, r.row, b, a)
+            return
+        e = host.vcpu[a]
+        if e.state == RUNNING and e.pcpu != b:
+            request_decision(host, e.pcpu, WHY_KICK)
+        request_decision(host, b, WHY_KICK)
+    elif what == O_BLOCK or what == O_UNBLOCK:
+        if a < 0 or a >= host.vcpus:
+            fail(host, E_VCPU_RANGE, r.row, a, -1)
+            return
+        e = host.vcpu[a]
+        if (what == O_BLOCK) == (e.policy_hold != 0):
+            fail(host, E_BLOCK, r.row, a, e.policy_hold)
+            return
+        if what == O_BLOCK:
+            e.policy_hold = 1
+            hold(host, a)
+        else:
+            e.policy_hold = 0
+            release(host, a)
+    else:
+        fail(host, E_OUTBOX_KIND, r.row, what, a)
+
+
+@jit
+def hold(host: Any, v: int) -> None:
+    """Keep an entity from running; several reasons add up."""
+    e = host.vcpu[v]
+    e.hold += 1
+    if e.state == RUNNING:
+        request_decision(host, e.pcpu, WHY_FORCED)
+    elif e.state == RUNNABLE:
+        runq_remove(host, v)
+        e.state = BLOCKED
+        e.wake_pending = 1
+        if host.now > host.warmup_ns:
+            e.ready_ns += host.now - max(e.runnable_since_ns, host.warmup_ns)
+        ask(host, AXIS_SCHEDULER, SCHED_SLEEP, v, host.now, 0, 0, 0, 0)
+
+
+@jit
+def release(host: Any, v: int) -> None:
+    """End one reason for which an entity must not run; with the last, it is woken if it has something to do."""
+    e = host.vcpu[v]
+    e.hold -= 1
+    if e.hold == 0 and e.wake_pending:
+        wake(host, v)
+
+
+@jit
+def tick(host: Any, p: int) -> None:
+    """The scheduler's tick on a busy pCPU; it rests while the pCPU idles."""
+    pc = host.pcpu[p]
+    if pc.current < 0 or pc.tick_ns <= 0:
+        return
+    arm(host, K_TICK, p, host.now + pc.tick_ns)
+    ask(host, AXIS_SCHEDULER, SCHED_TICK, p, pc.current, host.now, 0, 0, 0)

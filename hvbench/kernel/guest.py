@@ -1,0 +1,441 @@
+"""The guest: its threads on its vCPUs, and the replay of what they did.
+
+The guest's own scheduler is fixed: a woken thread goes to the vCPU it ran on if that idles, else to an idle vCPU of the
+VM, else to the shortest queue; threads of one vCPU take turns. An outside thread (a load generator)
+has no vCPU: its compute is think time.
+
+`begin` starts the next operation of a thread and answers
+`DONE` (it took no time), `BUSY` (it takes CPU time, `need_ns` says how much), `WAITS` (the thread waits for
+somebody), `FAULT` (the vCPU must block until the hypervisor has done something; the operation is begun again then).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.cpu import arm_pcpu, charge, settle, wake
+from hvbench.kernel.events import K_CONTROL, K_THREAD, arm
+from hvbench.kernel.guards import E_NO_TIME_IN_TRACE, fail
+from hvbench.kernel.histogram import H_REQUEST, observe
+from hvbench.kernel.memory import memory_op
+from hvbench.kernel.network import network_op
+from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
+from hvbench.kernel.storage import storage_op
+from hvbench.state.records import (
+    BLOCKED,
+    N_PRIVILEGED,
+    PRIVILEGED,
+    RUNNING,
+    T_DONE,
+    T_ON_VCPU,
+    T_READY,
+    T_WAITING,
+    W_BARRIER,
+    W_LOCK,
+    W_OUTSIDE,
+    W_TIMER,
+    W_WAKE,
+)
+from hvbench.traces.format import OPS
+
+OP_COMPUTE = OPS["compute"]
+OP_ALLOC = OPS["alloc"]
+OP_CONTENT = OPS["content"]
+OP_BLK_READ = OPS["blk_read"]
+OP_BLK_WRITE = OPS["blk_write"]
+OP_SEND = OPS["send"]
+OP_RECV = OPS["recv"]
+OP_WAIT = OPS["wait"]
+OP_WAKE = OPS["wake"]
+OP_SLEEP = OPS["sleep"]
+OP_OUTSIDE = OPS["outside"]
+OP_UNKNOWN = OPS["unknown"]
+OP_LOCK = OPS["lock"]
+OP_UNLOCK = OPS["unlock"]
+OP_BARRIER = OPS["barrier"]
+OP_MARK_BEGIN = OPS["mark_begin"]
+OP_MARK_END = OPS["mark_end"]
+
+C_SYSCALL, C_FAULT, C_PT, C_SWITCH, C_TIMER, C_IPI, C_PORT = range(N_PRIVILEGED)
+assert PRIVILEGED[C_IPI] == "ipis" and PRIVILEGED[C_SWITCH] == "context_switches"
+
+OPS_AT_ONE_INSTANT = 50_000_000
+"""So many operations without time moving are a trace that takes no time."""
+
+RUNS, HALTS, FAULTS = 0, 1, 2
+
+
+# threads and vCPUs ---------------------------------------------------------------------------------------
+
+
+@jit
+def choose_vcpu(host: Any, t: int) -> int:
+    """The vCPU that a ready thread goes to."""
+    th = host.thread[t]
+    m = host.vm[th.vm]
+    first = m.first_vcpu
+    last = th.vcpu
+    if last < 0:
+        last = first + (t - m.first_thread) % m.vcpus
+    e = host.vcpu[last]
+    best = last
+    load = e.queue_len + (1 if e.current_thread >= 0 else 0)
+    if load == 0:
+        return last
+    for v in range(first, first + m.vcpus):
+        x = host.vcpu[v]
+        here = x.queue_len + (1 if x.current_thread >= 0 else 0)
+        if here < load:
+            best = v
+            load = here
+            if here == 0:
+                break
+    return best
+
+
+@jit
+def thread_ready(host: Any, t: int, by: int) -> None:
+    """A guest thread can go on; `by` is the vCPU that made it so, -1 for a device or a timer."""
+    th = host.thread[t]
+    if th.outside:
+        th.state = T_READY
+        arm(host, K_THREAD, t, host.now)
+        return
+    th.state = T_READY
+    v = choose_vcpu(host, t)
+    th.vcpu = v
+    th.next_ready = -1
+    e = host.vcpu[v]
+    if e.queue_len == 0:
+        e.queue_first = t
+    else:
+        host.thread[e.queue_last].next_ready = t
+    e.queue_last = t
+    e.queue_len += 1
+    if e.state == BLOCKED:
+        if by >= 0 and by != v:
+            # waking a halted vCPU takes an interrupt, which the waker sends
+            host.vcpu[by].overhead_left_ns += max(0, host.ipi_cost_ns + host.cost[C_IPI].extra_ns)
+        wake(host, v)
+    elif e.state == RUNNING and e.queue_len == 1 and e.current_thread >= 0:
+        settle(host, e.pcpu)
+        arm_pcpu(host, e.pcpu)
+
+
+@jit
+def pick_thread(host: Any, v: int) -> int:
+    """Put the first ready thread of a vCPU on it; -1 if there is none."""
+    e = host.vcpu[v]
+    t = e.queue_first
+    if t < 0:
+        return -1
+    th = host.thread[t]
+    e.queue_first = th.next_ready
+    if e.queue_first < 0:
+        e.queue_last = -1
+    e.queue_len -= 1
+    th.next_ready = -1
+    th.state = T_ON_VCPU
+    e.current_thread = t
+    e.guest_slice_left_ns = host.guest_slice_ns
+    return t
+
+
+@jit
+def rotate(host: Any, v: int) -> None:
+    """The current thread's slice in the guest is over and somebody waits: to the back of the queue."""
+    e = host.vcpu[v]
+    t = e.current_thread
+    th = host.thread[t]
+    th.state = T_READY
+    th.next_ready = -1
+    host.thread[e.queue_last].next_ready = t
+    e.queue_last = t
+    e.queue_len += 1
+    e.current_thread = -1
+    e.overhead_left_ns += max(0, host.guest_switch_ns + host.cost[C_SWITCH].extra_ns)
+    pick_thread(host, v)
+
+
+@jit
+def advance(host: Any, v: int) -> int:
+    """Run a vCPU's threads up to the next operation that takes time.
+
+    Returns RUNS (there is time to spend), HALTS (no thread is ready), FAULTS (the vCPU must block).
+    """
+    e = host.vcpu[v]
+    while True:
+        t = e.current_thread
+        if t < 0:
+            t = pick_thread(host, v)
+            if t < 0:
+                return RUNS if e.overhead_left_ns > 0 else HALTS
+        if e.overhead_left_ns > 0:
+            return RUNS
+        th = host.thread[t]
+        if th.in_op:
+            if th.overhead_left_ns > 0 or th.work_left_ns > 0:
+                if e.queue_len > 0 and e.guest_slice_left_ns <= 0:
+                    rotate(host, v)
+                    continue
+                return RUNS
+            finish_compute(host, t)
+        outcome = begin(host, t, v)
+        if outcome == WAITS:
+            e.current_thread = -1
+        elif outcome == FAULT:
+            return FAULTS
+        if host.error != 0:
+            return HALTS
+
+
+@jit
+def finish_compute(host: Any, t: int) -> None:
+    """The current operation's time has passed: credit it, go to the next."""
+    th = host.thread[t]
+    if th.recorded_left_ns > 0 and host.now > host.warmup_ns and th.vm >= 0 and not th.outside:
+        host.vm[th.vm].work_done_ns += th.recorded_left_ns
+    th.recorded_left_ns = 0
+    th.in_op = 0
+    th.op += 1
+    th.op_progress = 0
+
+
+# operations ----------------------------------------------------------------------------------------------
+
+
+@jit
+def begin(host: Any, t: int, v: int) -> int:
+    """Begin the next operation of a thread on vCPU `v` (-1: outside the host)."""
+    th = host.thread[t]
+    if th.op >= th.op_end:
+        th.state = T_DONE
+        thread_done(host, t)
+        return WAITS
+    host.zero_time_ops = host.zero_time_ops + 1
+    if host.zero_time_ops > OPS_AT_ONE_INSTANT:
+        fail(host, E_NO_TIME_IN_TRACE, -1, th.op, t)
+        return WAITS
+    o = host.op[th.op]
+    op = o.op
+    if op == OP_COMPUTE:
+        outcome = begin_compute(host, t, v)
+    elif op >= OP_ALLOC and op <= OP_CONTENT:
+        outcome = memory_op(host, t, v)
+    elif op == OP_SEND or op == OP_RECV:
+        outcome = network_op(host, t, v)
+    elif op == OP_BLK_READ or op == OP_BLK_WRITE:
+        outcome = storage_op(host, t, v)
+    else:
+        outcome = begin_sync(host, t, v)
+    if outcome == DONE:
+        th.op += 1
+        th.op_progress = 0
+    return outcome
+
+
+@jit
+def begin_compute(host: Any, t: int, v: int) -> int:
+    """A compute: its time as recorded, and what the technique adds to it."""
+    th = host.thread[t]
+    o = host.op[th.op]
+    user = o.a
+    kernel = o.b
+    if v < 0:
+        th.in_op = 1
+        th.state = T_WAITING
+        th.waits_for = W_OUTSIDE
+        arm(host, K_THREAD, t, host.now + user + kernel)
+        return WAITS
+    if user + kernel <= 0 and o.x < 0:
+        return DONE
+    extra = user * host.user_factor_ppm // 1_000_000 + kernel * host.kernel_factor_ppm // 1_000_000
+    if o.x >= 0:
+        n = host.privileged[o.x]
+        c = host.cost
+        extra += n.syscalls * c[C_SYSCALL].extra_ns + n.page_faults * c[C_FAULT].extra_ns
+        extra += n.pt_updates * c[C_PT].extra_ns + n.context_switches * c[C_SWITCH].extra_ns
+        extra += n.timer_programs * c[C_TIMER].extra_ns + n.ipis * c[C_IPI].extra_ns
+        extra += n.port_ios * c[C_PORT].extra_ns
+    work = user + kernel
+    th.recorded_left_ns = work
+    if extra < 0:
+        # cheaper than native (a port access under binary translation): the work itself is shorter
+        work = max(0, work + extra)
+        extra = 0
+    th.overhead_left_ns = extra
+    th.work_left_ns = work
+    th.in_op = 1
+    return BUSY
+
+
+@jit
+def begin_sync(host: Any, t: int, v: int) -> int:
+    """Waits, wake-ups, timers, locks, marks."""
+    th = host.thread[t]
+    o = host.op[th.op]
+    op = o.op
+    if op == OP_WAIT:
+        if th.wakes > 0:
+            th.wakes -= 1
+            return DONE
+        return wait_for(host, t, W_WAKE)
+    if op == OP_WAKE:
+        peer = host.group[th.group].first_thread + o.x
+        p = host.thread[peer]
+        if p.state == T_WAITING and p.waits_for == W_WAKE:
+            end_wait(host, peer, v)
+        else:
+            p.wakes += 1
+        return DONE
+    if op == OP_SLEEP or op == OP_OUTSIDE or op == OP_UNKNOWN:
+        if o.a <= 0:
+            return DONE
+        wait_for(host, t, W_TIMER if op == OP_SLEEP else W_OUTSIDE)
+        arm(host, K_THREAD, t, host.now + o.a)
+        return WAITS
+    if op == OP_MARK_BEGIN:
+        th.mark_ns = host.now
+        return DONE
+    if op == OP_MARK_END:
+        if th.mark_ns >= 0:
+            if host.now > host.warmup_ns:
+                host.vm[th.vm].marks += 1
+                observe(host, th.vm, H_REQUEST, host.now - th.mark_ns)
+            th.mark_ns = -1
+        return DONE
+    return begin_lock(host, t, v)
+
+
+@jit
+def begin_lock(host: Any, t: int, v: int) -> int:
+    """User-level locks and barriers, where they were recorded."""
+    th = host.thread[t]
+    o = host.op[th.op]
+    k = host.lock[host.group[th.group].first_lock + o.x]
+    if o.op == OP_LOCK:
+        if k.owner < 0:
+            k.owner = t
+            return DONE
+        queue_on(host, t, k)
+        return wait_for(host, t, W_LOCK)
+    if o.op == OP_UNLOCK:
+        if k.owner == t:
+            k.owner = k.first
+            if k.first >= 0:
+                n = k.first
+                k.first = host.thread[n].next_waiter
+                if k.first < 0:
+                    k.last = -1
+                end_wait(host, n, v)
+        return DONE
+    # a barrier: pages holds the number of threads that meet
+    k.count += 1
+    if k.count < o.b:
+        queue_on(host, t, k)
+        return wait_for(host, t, W_BARRIER)
+    k.count = 0
+    n = k.first
+    k.first = -1
+    k.last = -1
+    while n >= 0:
+        after = host.thread[n].next_waiter
+        end_wait(host, n, v)
+        n = after
+    return DONE
+
+
+@jit
+def queue_on(host: Any, t: int, k: Any) -> None:
+    """Let a thread wait last at a lock or barrier."""
+    host.thread[t].next_waiter = -1
+    if k.last >= 0:
+        host.thread[k.last].next_waiter = t
+    else:
+        k.first = t
+    k.last = t
+
+
+@jit
+def wait_for(host: Any, t: int, what: int) -> int:
+    """The thread waits; its operation is over when somebody ends the wait."""
+    th = host.thread[t]
+    th.state = T_WAITING
+    th.waits_for = what
+    return WAITS
+
+
+@jit
+def end_wait(host: Any, t: int, by: int) -> None:
+    """What a thread waited for has come: its operation is done, it is ready."""
+    th = host.thread[t]
+    th.in_op = 0
+    th.recorded_left_ns = 0
+    th.op += 1
+    th.op_progress = 0
+    thread_ready(host, t, by)
+
+
+@jit
+def thread_timer(host: Any, t: int) -> None:
+    """A thread's event is due: its timer, its think time, or its turn outside the host."""
+    th = host.thread[t]
+    if th.outside == 0:
+        end_wait(host, t, -1)
+        charge(host, th.vcpu, host.timer_fire_cost_ns)
+        return
+    if th.state == T_WAITING:
+        th.in_op = 0
+        th.op += 1
+        th.op_progress = 0
+    th.state = T_ON_VCPU
+    while begin(host, t, -1) == DONE:
+        if host.error != 0:
+            return
+
+
+# the seam ------------------------------------------------------------------------------------------------
+
+
+@jit
+def thread_done(host: Any, t: int) -> None:
+    """A thread replayed its last operation; when all of its group have, the trace begins again."""
+    g = host.group[host.thread[t].group]
+    g.done += 1
+    if g.done == g.threads:
+        if g.loops == 0:
+            g.first_loop_ns = host.now
+            host.groups_left = host.groups_left - 1
+        g.loops += 1
+        if g.seam_ns == host.now:
+            fail(host, E_NO_TIME_IN_TRACE, -1, g.loops, t)
+            return
+        g.seam_ns = host.now
+        arm(host, K_CONTROL, 1 + host.thread[t].group, host.now)
+
+
+@jit
+def start_group(host: Any, number: int) -> None:
+    """All threads of a recorded trace begin at their first operation."""
+    g = host.group[number]
+    g.done = 0
+    for k in range(g.first_lock, g.first_lock + g.locks):
+        x = host.lock[k]
+        x.owner = -1
+        x.first = -1
+        x.last = -1
+        x.count = 0
+    for t in range(g.first_thread, g.first_thread + g.threads):
+        th = host.thread[t]
+        th.op = th.op_first
+        th.op_progress = 0
+        th.in_op = 0
+        th.wakes = 0
+        th.work_left_ns = 0
+        th.overhead_left_ns = 0
+        th.recorded_left_ns = 0
+        th.mark_ns = -1
+    for t in range(g.first_thread, g.first_thread + g.threads):
+        thread_ready(host, t, -1)
+
