@@ -20,18 +20,18 @@ A vCPU's life, as the scheduler sees it:
 from __future__ import annotations
 
 import inspect
-from typing import Any
-
 import attrs
 import pluggy
 
 hookspec = pluggy.HookspecMarker("hvbench")
+notify = hookspec
+decide = hookspec(firstresult=True)
 
 # ---------------------------------------------------------------------------------------------------
 # scheduler: which entity (vCPU or host thread) runs on which pCPU, for how long
 
 
-@hookspec
+@notify
 def sched_init(host, now):
     """The host comes up: set timers and ticks, fill own state. [notify; Xen init; sched_ext init]
 
@@ -39,7 +39,7 @@ def sched_init(host, now):
     """
 
 
-@hookspec
+@notify
 def sched_vcpu_insert(host, vcpu, now):
     """An entity came into being. [notify; Xen insert_unit; sched_ext init_task, enable]
 
@@ -47,7 +47,7 @@ def sched_vcpu_insert(host, vcpu, now):
     """
 
 
-@hookspec
+@notify
 def sched_vcpu_remove(host, vcpu, now):
     """An entity is gone for good (its VM died). [notify; Xen remove_unit; sched_ext disable, exit_task]
 
@@ -55,7 +55,7 @@ def sched_vcpu_remove(host, vcpu, now):
     """
 
 
-@hookspec
+@notify
 def sched_wake(host, vcpu, now):
     """An entity became runnable after being blocked. [notify; Xen wake; sched_ext runnable, enqueue]
 
@@ -63,7 +63,7 @@ def sched_wake(host, vcpu, now):
     """
 
 
-@hookspec
+@notify
 def sched_sleep(host, vcpu, now):
     """An entity stopped being runnable. [notify; Xen sleep; sched_ext quiescent, dequeue]
 
@@ -72,7 +72,7 @@ def sched_sleep(host, vcpu, now):
     """
 
 
-@hookspec
+@decide
 def sched_select_pcpu(host, vcpu, prev, now):
     """Name the pCPU that should look at a woken entity. [decide; Xen pick_resource; sched_ext select_cpu]
 
@@ -83,7 +83,7 @@ def sched_select_pcpu(host, vcpu, prev, now):
     """
 
 
-@hookspec
+@decide
 def sched_pick_next(host, pcpu, prev, now):
     """Choose who runs next on a pCPU, and for how long. [decide; Xen do_schedule; sched_ext dispatch]
 
@@ -96,12 +96,12 @@ def sched_pick_next(host, pcpu, prev, now):
     """
 
 
-@hookspec
+@notify
 def sched_running(host, vcpu, pcpu, now):
     """An entity was put on a pCPU. [notify; Xen context_switch; sched_ext running]"""
 
 
-@hookspec
+@notify
 def sched_stopping(host, vcpu, ran_ns, runnable, now):
     """An entity left its pCPU: burn its credits here. [notify; Xen context_saved; sched_ext stopping]
 
@@ -110,7 +110,7 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
     """
 
 
-@hookspec
+@notify
 def sched_yield(host, vcpu, target, now):
     """A guest gave its CPU away. [notify; Xen yield; sched_ext yield]
 
@@ -119,7 +119,7 @@ def sched_yield(host, vcpu, target, now):
     """
 
 
-@hookspec
+@notify
 def sched_tick(host, pcpu, vcpu, now):
     """The scheduler's tick on a busy pCPU. [notify; Xen csched_tick; sched_ext tick]
 
@@ -127,12 +127,12 @@ def sched_tick(host, pcpu, vcpu, now):
     """
 
 
-@hookspec
+@notify
 def sched_timer(host, timer, now):
     """A timer set with set_timer is due. [notify; Xen master_ticker; bpf_timer]"""
 
 
-@hookspec
+@notify
 def sched_migrate(host, vcpu, origin, pcpu, now):
     """An entity is put on another pCPU than it ran on last. [notify; Xen migrate; no counterpart in sched_ext]
 
@@ -140,7 +140,7 @@ def sched_migrate(host, vcpu, origin, pcpu, now):
     """
 
 
-@hookspec
+@notify
 def sched_set_weight(host, vm, weight, cap, now):
     """A VM's weight and cap are set. [notify; Xen adjust; sched_ext cgroup_set_weight, cgroup_set_bandwidth]
 
@@ -148,7 +148,7 @@ def sched_set_weight(host, vm, weight, cap, now):
     """
 
 
-@hookspec
+@notify
 def sched_set_affinity(host, vcpu, hard, soft, now):
     """An entity's affinity is set. [notify; Xen adjust_affinity; sched_ext set_cpumask]
 
@@ -156,12 +156,12 @@ def sched_set_affinity(host, vcpu, hard, soft, now):
     """
 
 
-@hookspec
+@notify
 def sched_pcpu_online(host, pcpu, now):
     """A pCPU takes part from now on. [notify; Xen alloc_pdata; sched_ext cpu_online] When: once each, at the start."""
 
 
-@hookspec
+@notify
 def sched_pcpu_offline(host, pcpu, now):
     """A pCPU leaves. [notify; Xen deinit_pdata; sched_ext cpu_offline]"""
 
@@ -201,7 +201,8 @@ def _collect() -> dict[str, Hook]:
         if prefix in PREFIXES and inspect.isfunction(value):
             doc = inspect.getdoc(value) or ""
             arguments = tuple(inspect.signature(value).parameters)[1:]
-            found[name] = Hook(name, PREFIXES[prefix], arguments, "[decide" in doc.splitlines()[0], doc)
+            decides = bool(getattr(value, "hvbench_spec", {}).get("firstresult"))
+            found[name] = Hook(name, PREFIXES[prefix], arguments, decides, doc)
     return found
 
 
@@ -224,6 +225,3 @@ def row(name: str, layer: int = 0) -> int:
     """Row of the hook table for a hook and a memory layer."""
     return NUMBERS[name] * LAYERS + layer
 
-
-Answer = tuple[int, int] | int | None
-HookFunction = Any

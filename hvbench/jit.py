@@ -85,7 +85,7 @@ def _forwarder(function: Callable[..., Any], intrinsic: Any) -> Callable[..., An
 
 # the cache ------------------------------------------------------------------------------------------
 
-_KERNEL_SOURCES = ("jit.py", "policy.py", "hookspecs.py", "binding.py", "kernel", "state")
+_KERNEL_SOURCES = ("jit.py", "policy.py", "hookspecs.py", "binding.py", "kernel", "state", "traces/format.py")
 
 
 @functools.lru_cache(maxsize=1)

@@ -38,6 +38,10 @@ class HostMemory:
                 self.header[field.name] = field.default
         self.tables: dict[str, np.ndarray[Any, Any]] = {}
         self.slots: dict[int, Slot] = {}
+        self.python_hooks: dict[int, Any] = {}
+        self.exceptions: list[tuple[int, BaseException]] = []
+        self.callbacks: list[Any] = []
+        self.policies: dict[int, Any] = {}
         for name in schema.TABLES:
             given = (shared or {}).get(name)
             self.set_table(name, given if given is not None else schema.TABLES[name].layout.zeros(rows.get(name, 1)))
