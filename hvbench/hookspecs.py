@@ -167,6 +167,28 @@ def sched_pcpu_offline(host, pcpu, now):
 
 
 # ---------------------------------------------------------------------------------------------------
+# cost axes: tables, read once when a cell is set up (`hvbench.costs`)
+
+
+@decide
+def hvbench_technique_costs(params, cpu_mhz):
+    """What privileged work costs over native. [decide, coarse]
+
+    When: once a cell, before anything runs; plain Python. Arguments: params is this policy's parameters, cpu_mhz the
+    clock of the workload's host. Returns: hvbench.costs.TechniqueCosts. Default: none, a technique has it.
+    """
+
+
+@decide
+def hvbench_host_costs(params, cpu_mhz):
+    """What the place of the hypervisor adds. [decide, coarse]
+
+    When: once a cell, before anything runs; plain Python. Arguments: as hvbench_technique_costs.
+    Returns: hvbench.costs.HostCosts. Default: none, a host has it.
+    """
+
+
+# ---------------------------------------------------------------------------------------------------
 # what the rest of hvbench reads from this page
 
 

@@ -1,0 +1,170 @@
+"""From a trace file to the arrays that the kernel replays: loaded once, shared by every cell of a process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from hvbench.state import schema
+from hvbench.traces.format import OPS, PRIVILEGED, Trace, read_trace
+
+_A_USER = ("compute",)
+_A_PAGE = ("alloc", "free", "exit", "touch", "mtouch", "fread", "fwrite", "fsync", "content", "blk_read", "blk_write")
+_A_BYTES = ("send", "recv")
+_A_DURATION = ("sleep", "outside", "unknown")
+_X_PEER = ("wait", "wake", "lock", "unlock", "barrier")
+
+
+@attrs.frozen
+class LoadedThread:
+    """A recorded thread: operations [first, end) of its trace's op table."""
+
+    first: int
+    end: int
+    tier: str
+    outside: bool
+    process: int
+    process_last: bool
+
+
+@attrs.frozen(eq=False)
+class LoadedTrace:
+    """A trace as the kernel takes it: `ops` and `privileged` rows, threads, metadata."""
+
+    name: str
+    digest: str
+    meta: dict[str, Any]
+    ops: NDArray[Any]
+    privileged: NDArray[Any]
+    threads: tuple[LoadedThread, ...]
+    locks: int
+    has_marks: bool
+
+    @property
+    def span_ns(self) -> int:
+        """How long the recording took."""
+        return int(self.meta.get("span_ns", 0))
+
+
+def convert(trace: Trace) -> LoadedTrace:
+    """Lay a trace's columns out as kernel records; vectorised."""
+    c = trace.columns
+    codes = c["op"].astype(np.int64)
+    ops = schema.TABLES["op"].layout.zeros(max(1, len(codes)))[: len(codes)]
+    ops["op"] = codes
+    ops["flags"] = c["flags"]
+    ops["x"] = c["object"]
+
+    def where(names: tuple[str, ...]) -> NDArray[Any]:
+        return np.isin(codes, [OPS[n] for n in names])
+
+    compute, pages, by_bytes = where(_A_USER), where(_A_PAGE), where(_A_BYTES)
+    timed, peers = where(_A_DURATION), where(_X_PEER)
+    ops["a"][compute] = c["user_ns"][compute]
+    ops["b"][compute] = c["kernel_ns"][compute]
+    ops["a"][pages] = c["page"][pages]
+    ops["b"][pages] = c["pages"][pages]
+    content = codes == OPS["content"]
+    ops["b"][content] = c["content"][content].view(np.int64)
+    ops["x"][by_bytes] = c["flow"][by_bytes]
+    ops["a"][by_bytes] = c["bytes"][by_bytes]
+    ops["b"][by_bytes] = c["duration_ns"][by_bytes]
+    ops["a"][timed] = c["duration_ns"][timed]
+    ops["x"][peers] = c["peer"][peers]
+    ops["b"][peers] = c["pages"][peers]
+    counts = np.stack([c[name] for name in PRIVILEGED], axis=1)
+    counted = compute & counts.any(axis=1)
+    # equal rows of counts are stored once: most system calls look alike
+    distinct, index = np.unique(counts[counted], axis=0, return_inverse=True)
+    privileged = schema.TABLES["privileged"].layout.zeros(max(1, len(distinct)))
+    for i, name in enumerate(PRIVILEGED):
+        privileged[name][: len(distinct)] = distinct[:, i]
+    ops["x"][compute] = -1
+    ops["x"][counted] = index.reshape(-1)
+    is_lock = np.isin(codes, [OPS["lock"], OPS["unlock"], OPS["barrier"]])
+    locks = int(c["peer"][is_lock].max()) + 1 if is_lock.any() else 0
+    return LoadedTrace(
+        name=trace.name,
+        digest=trace.digest,
+        meta=trace.meta,
+        ops=ops,
+        privileged=privileged,
+        threads=_threads(trace),
+        locks=locks,
+        has_marks=bool((codes == OPS["mark_end"]).any()),
+    )
+
+
+def _threads(trace: Trace) -> tuple[LoadedThread, ...]:
+    listed = trace.meta["threads"]
+    owner = trace.columns["thread"]
+    first = np.searchsorted(owner, np.arange(len(listed)), side="left")
+    end = np.searchsorted(owner, np.arange(len(listed)), side="right")
+    last_of: dict[int, int] = {}
+    exits = np.flatnonzero(trace.columns["op"] == OPS["exit"])
+    for row in exits:
+        last_of[int(listed[owner[row]].get("process", 0))] = int(owner[row])
+    return tuple(
+        LoadedThread(
+            first=int(first[i]),
+            end=int(end[i]),
+            tier=str(t.get("tier", "")),
+            outside=t.get("role") == "outside",
+            process=int(t.get("process", 0)),
+            process_last=last_of.get(int(t.get("process", 0))) == i,
+        )
+        for i, t in enumerate(listed)
+    )
+
+
+@lru_cache(maxsize=64)
+def _load(path: Path, mtime_ns: int) -> LoadedTrace:
+    return convert(read_trace(path))
+
+
+def load_trace(path: Path) -> LoadedTrace:
+    """Read and convert a trace; remembered until the file changes. Raises TraceError."""
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _load(path, stamp)
+
+
+@attrs.frozen(eq=False)
+class Tables:
+    """The op and privileged tables of several traces, one behind the other, and where each begins."""
+
+    ops: NDArray[Any]
+    privileged: NDArray[Any]
+    first_op: dict[str, int]
+
+
+@lru_cache(maxsize=16)
+def _concatenate(paths: tuple[tuple[Path, int], ...]) -> Tables:
+    loaded: dict[str, LoadedTrace] = {}
+    for path, stamp in paths:
+        made = _load(path, stamp)
+        loaded.setdefault(made.digest, made)
+    ops, privileged, first_op = [], [], {}
+    at = rows = 0
+    for digest, trace in loaded.items():
+        first_op[digest] = at
+        mine = trace.ops.copy()
+        counted = (mine["op"] == OPS["compute"]) & (mine["x"] >= 0)
+        mine["x"][counted] += rows
+        ops.append(mine)
+        privileged.append(trace.privileged)
+        at += len(mine)
+        rows += len(trace.privileged)
+    return Tables(np.ascontiguousarray(np.concatenate(ops)), np.concatenate(privileged), first_op)
+
+
+def load_tables(paths: tuple[Path, ...]) -> Tables:
+    """The shared tables of a workload's traces. They are never written, so that cells in threads share them."""
+    return _concatenate(tuple((p, p.stat().st_mtime_ns) for p in sorted(set(paths))))

@@ -1,0 +1,66 @@
+"""Null: every entity has its pCPU for good, and nobody is ever preempted.
+
+Overview: entities are dealt to the pCPUs in the order of their index (respecting affinity). A pCPU runs its own in order of
+arrival, each until it blocks. With at most one entity a pCPU this is static partitioning, the baseline without any
+scheduling; with more it shows what scheduling is for.
+
+Source: Xen, xen/common/sched/null.c.
+
+Claims: affinity. Neither work-conserving nor starvation-free.
+
+Not modelled: Xen parks entities that find no free pCPU until one is free; here they share one without preemption,
+so that hosts with more vCPUs than pCPUs can be compared at all.
+"""
+
+from __future__ import annotations
+
+from hvbench.policy import FOREVER, Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, state
+
+AXIS = "scheduler"
+CLAIMS = frozenset({"affinity"})
+CONTAINERS = (Fifo("runq", of="vcpu", per="pcpu"),)
+
+
+@state("vcpu")
+class Vcpu:
+    """The pCPU that an entity is bound to."""
+
+    bound: int = -1
+
+
+@hookimpl
+def sched_vcpu_insert(host, vcpu, now):
+    mask = host.vcpu[vcpu].affinity
+    pcpu = vcpu % host.pcpus
+    for step in range(host.pcpus):
+        candidate = (pcpu + step) % host.pcpus
+        if mask == 0 or candidate > 62 or (mask >> candidate) & 1 == 1:
+            pcpu = candidate
+            break
+    host.vcpu[vcpu].bound = pcpu
+
+
+@hookimpl
+def sched_wake(host, vcpu, now):
+    fifo_push(host, host.box.runq + host.vcpu[vcpu].bound, vcpu)
+
+
+@hookimpl
+def sched_select_pcpu(host, vcpu, prev, now):
+    return host.vcpu[vcpu].bound
+
+
+@hookimpl
+def sched_stopping(host, vcpu, ran_ns, runnable, now):
+    if runnable == 1:
+        fifo_push(host, host.box.runq + host.vcpu[vcpu].bound, vcpu)
+
+
+@hookimpl
+def sched_sleep(host, vcpu, now):
+    fifo_remove(host, host.box.runq + host.vcpu[vcpu].bound, vcpu)
+
+
+@hookimpl
+def sched_pick_next(host, pcpu, prev, now):
+    return fifo_pop(host, host.box.runq + pcpu), FOREVER
