@@ -106,10 +106,11 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Digest of everything that can change the result."""
+        """Digest of everything that can change the result, and of the names it is stored under."""
         text = json.dumps(
             {
                 "kernel": source_digest(),
+                "name": self.workload.name,
                 "workload": _workload_digest(self.workload),
                 "choices": {axis: self.choices[axis].canonical() for axis in AXES if axis in self.choices},
                 "seed": self.seed,

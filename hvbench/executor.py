@@ -40,6 +40,15 @@ STOP_S = 1.5
 Simulate = Callable[[Cell, StopFlag | None], CellResult]
 
 
+@define(frozen=True)
+class _Done:
+    """A computed cell on its way to the store, with the cells whose result it is too."""
+
+    cell: Cell
+    result: CellResult
+    twins: list[Cell]
+
+
 @define
 class Summary:
     """What a run did. `rows` holds every finished cell by key, stored ones included."""
@@ -112,13 +121,14 @@ def run_cells(
 
     workers = _Workers(plan, min(jobs or default_jobs(), max(1, plan.left)), limits or Limits(), simulate)
 
-    def take_in(results: Iterable[tuple[Cell, CellResult]]) -> None:
-        for cell, result in results:
-            row = row_of(cell, result)
+    def take_in(done: Iterable[_Done]) -> None:
+        for each in done:
+            row = row_of(each.cell, each.result)
             store.put(row)
             summary.computed += 1
             finish(row)
-            finish_shared(row, plan.settle(cell, result))
+            finish_shared(row, each.twins)
+            plan.stored()
 
     with _CtrlC() as interrupted:
         try:
@@ -126,9 +136,8 @@ def run_cells(
             while not plan.finished and not interrupted.is_set():
                 take_in(workers.results())
         finally:
-            done = workers.stop(STOP_S)
+            take_in(workers.stop(STOP_S))
         summary.interrupted = interrupted.is_set()
-        take_in(done)
     summary.leftover_threads = workers.alive
     summary.wall_s = time.monotonic() - started
     return summary
@@ -170,6 +179,7 @@ class _Plan:
         self._pending: dict[str, dict[str, Cell]] = {}
         self._running: dict[str, Cell] = {}
         self._silent: dict[str, frozenset[str]] = {}
+        self._unstored = 0
         self._stopped = False
         for cell in cells:
             self._pending.setdefault(cell.workload.name, {})[cell.key] = cell
@@ -182,7 +192,7 @@ class _Plan:
     @property
     def finished(self) -> bool:
         with self._changed:
-            return not self._running and not any(self._pending.values())
+            return not self._running and not self._unstored and not any(self._pending.values())
 
     def drop(self, cell: Cell) -> None:
         """The cell needs no computing."""
@@ -207,10 +217,16 @@ class _Plan:
                 self._changed.wait(0.5)
             return None
 
-    def settle(self, cell: Cell, result: CellResult) -> list[Cell]:
-        """A cell is done: returns the pending ones whose result it is too, and drops them."""
+    def stored(self) -> None:
+        """A computed cell has reached the store."""
         with self._changed:
-            self._running.pop(cell.key, None)
+            self._unstored -= 1
+
+    def settle(self, cell: Cell, result: CellResult) -> list[Cell]:
+        """A cell has a result: returns the pending ones whose result it is too, and drops them."""
+        with self._changed:
+            if self._running.pop(cell.key, None) is not None:
+                self._unstored += 1
             silent = silent_axes(result) if self._share else frozenset()
             twins: list[Cell] = []
             if result.status in MEASURED:
@@ -274,7 +290,7 @@ class _Workers:
         self._limits = limits
         self._simulate_name = simulate
         self._stop = ThreadStop()
-        self._queue: queue.SimpleQueue[tuple[Cell, CellResult | BaseException]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Done | BaseException] = queue.SimpleQueue()
         # Daemons: a thread that hangs in a compiled hook must not keep the interpreter alive.
         self._threads = [
             threading.Thread(target=self._work, name=f"hvbench-cell-{i}", daemon=True) for i in range(jobs)
@@ -290,23 +306,19 @@ class _Workers:
         for thread in self._threads:
             thread.start()
 
-    def results(self) -> Iterable[tuple[Cell, CellResult]]:
+    def results(self) -> Iterable[_Done]:
         """What has finished, waiting a moment for the first; raises what is wrong with the input."""
         try:
-            cell, result = self._queue.get(timeout=0.1)
+            done = self._queue.get(timeout=0.1)
+            while True:
+                if isinstance(done, BaseException):
+                    raise done
+                yield done
+                done = self._queue.get_nowait()
         except queue.Empty:
             return
-        while True:
-            if isinstance(result, CellResult):
-                yield cell, result
-            else:
-                raise result
-            try:
-                cell, result = self._queue.get_nowait()
-            except queue.Empty:
-                return
 
-    def stop(self, within_s: float) -> list[tuple[Cell, CellResult]]:
+    def stop(self, within_s: float) -> list[_Done]:
         """Stop all workers; returns what had finished. Threads that do not stop in time are left behind."""
         self._stop.set()
         self._plan.stop()
@@ -318,12 +330,12 @@ class _Workers:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        done = []
+        left = []
         while not self._queue.empty():
-            cell, result = self._queue.get_nowait()
-            if isinstance(result, CellResult):
-                done.append((cell, result))
-        return done
+            done = self._queue.get_nowait()
+            if isinstance(done, _Done):
+                left.append(done)
+        return left
 
     def _work(self) -> None:
         simulate: Simulate | None = None
@@ -338,9 +350,10 @@ class _Workers:
             except Stopped:
                 return
             except BaseException as error:
-                self._queue.put((cell, error))
+                self._queue.put(error)
                 return
-            self._queue.put((cell, result))
+            # Settled here and not by the main thread: the next cell taken must know what this one answered.
+            self._queue.put(_Done(cell, result, self._plan.settle(cell, result)))
         with self._lock:
             process = self._processes.pop(me, None)
         if process is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from hvbench.axes import AXES
-from hvbench.cell import Cell, CellResult, Choice, Stopped, StopFlag
+from hvbench.cell import Cell, CellResult, Choice, StopFlag, Stopped
 from hvbench.plugins import Policy, Registry, bind_params
 from hvbench.workload import Workload, parse_workload
 from tests.policies import write
@@ -71,7 +71,11 @@ def simulate(cell: Cell, stop: StopFlag | None) -> CellResult:
                 return result
     return CellResult(
         "ok",
-        metrics={"slowdown_geomean": slowdown, "slowdown_worst": slowdown * 1.1, "fairness_jain": 1 / slowdown},
+        metrics={
+            "slowdown_geomean": slowdown,
+            "slowdown_worst": slowdown * 1.1,
+            "fairness_jain": 1 / slowdown,
+        },
         vms=[{"name": vm.name, "slowdown": slowdown} for vm in cell.workload.vms],
         axis_asks={axis: 0 if axis in SILENT else 10 for axis in AXES},
         axis_digest={axis: "" if axis in SILENT else cell.labels[axis] for axis in AXES},
@@ -138,9 +142,9 @@ def choice(policy: Policy, axis: str, name: str, *, file: bool = False, **settin
     return Choice(axis, ((named, bind_params(named, {key: str(value) for key, value in settings.items()})),))
 
 
-def make_choices(policy: Policy, **axes: list[Choice]) -> dict[str, list[Choice]]:
+def make_choices(policy: Policy, *, file: bool = False, **axes: list[Choice]) -> dict[str, list[Choice]]:
     """Choices for all axes: the given ones, and one that does nothing on each other axis."""
-    return {axis: axes.get(axis, [choice(policy, axis, f"{axis}-0")]) for axis in AXES}
+    return {axis: axes.get(axis, [choice(policy, axis, f"{axis}-0", file=file)]) for axis in AXES}
 
 
 def is_close(a: float, b: float) -> bool:

@@ -76,7 +76,9 @@ def test_an_unfinished_transaction_leaves_nothing(tmp_path: Path) -> None:
         store.put(make_row("b"))
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough" * 50, b"SQLite format 3\0" + b"\7" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough" * 50, b"SQLite format 3\0" + b"\7" * 5000]
+)
 def test_a_damaged_file_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "r.db"
     path.write_bytes(content)
