@@ -243,14 +243,16 @@ def main():
     folder, file, mode, sleep_ms = Path(sys.argv[1]), sys.argv[2] == "file", int(sys.argv[3]), int(sys.argv[4])
     policy = fakes.make_policy(folder)
     schedulers = [
-        fakes.choice(policy, "scheduler", f"s{i}", file=file, effect=i, mode=mode, sleep_ns=sleep_ms * 10**6, note=1)
+        fakes.choice(
+            policy, "scheduler", f"s{i}", file=file, effect=i, mode=mode, sleep_ns=sleep_ms * 10**6, note=1
+        )
         for i in range(40)
     ]
-    cells = make_cells([fakes.make_workload(folder)], fakes.make_choices(policy, file=file, scheduler=schedulers))
+    choices = fakes.make_choices(policy, file=file, scheduler=schedulers)
+    cells = make_cells([fakes.make_workload(folder)], choices)
     with Store(folder / "r.db") as store:
-        summary = run_cells(
-            cells, store, simulate="tests.fakes:simulate", jobs=2, on_row=lambda row: print("row", flush=True)
-        )
+        report = lambda row: print("row", flush=True)
+        summary = run_cells(cells, store, simulate="tests.fakes:simulate", jobs=2, on_row=report)
     print("done", summary.computed, summary.stored, summary.interrupted, flush=True)
     leave(0, summary.leftover_threads)
 

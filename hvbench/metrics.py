@@ -1,0 +1,118 @@
+# ruff: noqa: E501  (one metric a line)
+"""Every metric: its name (which ends in its unit), unit, direction and meaning. One list; add to it here."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from hvbench.errors import UserError
+from hvbench.nearest import did_you_mean
+
+UNITS = ("ns", "pages", "bytes", "bytes/s", "share", "ratio", "count", "1/s")
+DIRECTIONS = ("lower", "higher", "neutral")
+SCOPES = ("cell", "vm")
+
+
+@define(frozen=True)
+class Metric:
+    """A number that running a cell gives. `direction` is what is better; `scope` what it is of."""
+
+    name: str
+    unit: str
+    direction: str
+    scope: str
+    title: str
+    doc: str
+
+
+def _cell(name: str, unit: str, direction: str, title: str, doc: str) -> Metric:
+    return Metric(name, unit, direction, "cell", title, doc)
+
+
+def _vm(name: str, unit: str, direction: str, title: str, doc: str) -> Metric:
+    return Metric(name, unit, direction, "vm", title, doc)
+
+
+METRICS: tuple[Metric, ...] = (
+    # progress
+    _cell("slowdown_geomean", "ratio", "lower", "slowdown", "Geometric mean over VMs of the rate alone over the rate here."),
+    _cell("slowdown_worst", "ratio", "lower", "worst VM", "Slowdown of the VM that suffers most."),
+    _cell("fairness_jain", "ratio", "higher", "fairness", "Jain's index over the VMs' rates relative to alone; 1 is equal."),
+    # processors
+    _cell("wakeup_latency_p50_ns", "ns", "lower", "wake-up p50", "From a vCPU's wake-up to its first instruction, median."),
+    _cell("wakeup_latency_p99_ns", "ns", "lower", "wake-up p99", "From a vCPU's wake-up to its first instruction, 99th percentile."),
+    _cell("cpu_ready_share", "share", "lower", "CPU ready", "Share of vCPU time spent runnable and waiting for a pCPU."),
+    _cell("overhead_share", "share", "lower", "overhead", "Share of busy pCPU time that hypervisor and technique took."),
+    _cell("cpu_utilization", "share", "neutral", "CPU busy", "Share of pCPU time that was not idle."),
+    _cell("context_switches", "count", "lower", "switches", "Changes of the vCPU or host thread on a pCPU."),
+    _cell("migrations", "count", "lower", "migrations", "Times that an entity ran on another pCPU than before."),
+    # memory
+    _cell("ballooned_pages_avg", "pages", "neutral", "ballooned", "Pages held by balloons, averaged over time, all VMs."),
+    _cell("host_swap_in_pages", "pages", "lower", "host swap in", "Pages that the hypervisor read back from its swap."),
+    _cell("host_swap_out_pages", "pages", "lower", "host swap out", "Pages that the hypervisor wrote to its swap."),
+    _cell("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that guests read back from their own swap."),
+    _cell("guest_swap_out_pages", "pages", "lower", "guest swap out", "Pages that guests wrote to their own swap."),
+    _cell("double_paging_pages", "pages", "lower", "double paging", "Pages that a guest swapped out and the hypervisor had to read in for that."),
+    _cell("shared_pages_avg", "pages", "higher", "shared", "Machine frames saved by sharing, averaged over time."),
+    # storage
+    _cell("disk_read_requests", "count", "lower", "disk reads", "Read requests that reached a medium."),
+    _cell("disk_write_requests", "count", "lower", "disk writes", "Write requests that reached a medium."),
+    _cell("disk_reads_avoided", "count", "higher", "reads avoided", "Reads of guests that a cache or shared page of the host answered."),
+    _cell("io_latency_p50_ns", "ns", "lower", "I/O p50", "From a guest's block request to its completion, median."),
+    _cell("io_latency_p99_ns", "ns", "lower", "I/O p99", "From a guest's block request to its completion, 99th percentile."),
+    # network
+    _cell("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes delivered to receivers a second, all VMs."),
+    _cell("network_frames_dropped", "count", "lower", "drops", "Frames dropped in switches and at cards."),
+    _cell("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of marked requests, median."),
+    _cell("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of marked requests, 99th percentile."),
+    # the simulation itself
+    _cell("decisions", "count", "neutral", "decisions", "Calls of sched_pick_next."),
+    _cell("events", "count", "neutral", "events", "Entries popped from the event heap that were not cancelled."),
+    # per VM
+    _vm("slowdown", "ratio", "lower", "slowdown", "Its rate alone over its rate here."),
+    _vm("progress_per_s", "1/s", "higher", "rate", "Recorded work (requests where marked) completed a second."),
+    _vm("alone_per_s", "1/s", "neutral", "rate alone", "The same without neighbours and without a hypervisor."),
+    _vm("cpu_share", "share", "neutral", "CPU", "Share of all pCPU time that it got."),
+    _vm("ready_ns", "ns", "lower", "ready", "Time its vCPUs were runnable and waited, in sum."),
+    _vm("wakeup_latency_p50_ns", "ns", "lower", "wake-up p50", "From its vCPUs' wake-ups to their first instruction, median."),
+    _vm("wakeup_latency_p99_ns", "ns", "lower", "wake-up p99", "From its vCPUs' wake-ups to their first instruction, 99th percentile."),
+    _vm("ballooned_pages_avg", "pages", "neutral", "ballooned", "Pages in its balloon, averaged over time."),
+    _vm("host_swap_in_pages", "pages", "lower", "host swap in", "Its pages that the hypervisor read back from swap."),
+    _vm("host_swap_out_pages", "pages", "lower", "host swap out", "Its pages that the hypervisor wrote to swap."),
+    _vm("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that its kernel read back from its swap."),
+    _vm("guest_swap_out_pages", "pages", "lower", "guest swap out", "Pages that its kernel wrote to its swap."),
+    _vm("shared_pages_avg", "pages", "higher", "shared", "Its pages that stood on shared frames, averaged over time."),
+    _vm("disk_read_requests", "count", "lower", "disk reads", "Its read requests."),
+    _vm("disk_write_requests", "count", "lower", "disk writes", "Its write requests."),
+    _vm("io_latency_p99_ns", "ns", "lower", "I/O p99", "From its block requests to their completion, 99th percentile."),
+    _vm("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes delivered to it a second."),
+    _vm("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of its marked requests, 99th percentile."),
+)  # fmt: skip
+
+CELL_METRICS: dict[str, Metric] = {m.name: m for m in METRICS if m.scope == "cell"}
+VM_METRICS: dict[str, Metric] = {m.name: m for m in METRICS if m.scope == "vm"}
+
+TABLE_COLUMNS: tuple[str, ...] = (
+    "slowdown_geomean",
+    "slowdown_worst",
+    "fairness_jain",
+    "wakeup_latency_p99_ns",
+    "cpu_ready_share",
+    "overhead_share",
+    "ballooned_pages_avg",
+    "host_swap_in_pages",
+    "shared_pages_avg",
+    "disk_read_requests",
+    "disk_reads_avoided",
+    "io_latency_p99_ns",
+    "network_bytes_per_s",
+    "network_frames_dropped",
+)
+"""What a matrix's table shows where no metrics are named."""
+
+
+def cell_metric(name: str) -> Metric:
+    """A metric of cells by name; UserError with the nearest names."""
+    if name in CELL_METRICS:
+        return CELL_METRICS[name]
+    raise UserError(f"no metric {name!r}{did_you_mean(name, list(CELL_METRICS), always=True)}")
