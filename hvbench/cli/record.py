@@ -1,0 +1,93 @@
+"""`hvbench record`: record a real program as a trace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from hvbench.errors import UserError
+
+
+def _pattern(text: str, option: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UserError(f"{option} {text}: not a regular expression: {error}") from error
+
+
+@click.command("record", context_settings={"ignore_unknown_options": False})
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace to write (.parquet).")
+@click.option("--name", default="", help="The trace's name (default: the file's).")
+@click.option(
+    "--tier",
+    "tiers",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Processes whose name matches are tier NAME (a VM). Without any, everything is one tier.",
+)
+@click.option("--outside", multiple=True, metavar="REGEX", help="Processes that are load generators, not guests.")
+@click.option("--delay", default=0.0, metavar="S", help="Begin S seconds after the command (servers warm up).")
+@click.option("--max-seconds", default=0.0, metavar="S", help="End the command after S seconds of recording.")
+@click.option("--runs", default=1, type=click.IntRange(1, 4), help="Run it so often, to tell common contents.")
+@click.option("--snapshot", default=0.0, metavar="S", help="Look at memory every S seconds, not only at the ends.")
+@click.option("--resolution", default=1.0, metavar="MS", help="Touches are batched to so many ms of compute.")
+@click.option("--buffer", default=0, metavar="MIB", help="Ring buffer for each CPU (default: by memory).")
+@click.option("--seed", default=1, help="Of the rule that places sampled touches.")
+@click.option("--hash-names", is_flag=True, help="Thread names as keyed hashes too (file names always are).")
+@click.option("--licence", default="", help="Said in the metadata.")
+@click.option("--attribution", default="", help="Said in the metadata.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(
+    output: Path,
+    name: str,
+    tiers: tuple[str, ...],
+    outside: tuple[str, ...],
+    delay: float,
+    max_seconds: float,
+    runs: int,
+    snapshot: float,
+    resolution: float,
+    buffer: int,
+    seed: int,
+    hash_names: bool,
+    licence: str,
+    attribution: str,
+    command: tuple[str, ...],
+) -> None:
+    """Record COMMAND (after `--`) and everything that it starts.
+
+    Root and tracefs give the whole picture; without them less is recorded, and it is said what is missing.
+    Ctrl-C ends the recording and keeps it.
+    """
+    from hvbench.traces.record.builder import Selection
+    from hvbench.traces.record.session import Options
+    from hvbench.traces.record.session import record as record_command
+
+    try:
+        pairs = []
+        for text in tiers:
+            tier, equals, pattern = text.partition("=")
+            if not (tier and equals and pattern) or tier == "outside":
+                raise UserError(f"--tier {text}: has to be NAME=REGEX, such as cache=redis-server")
+            pairs.append((tier, _pattern(pattern, "--tier")))
+        options = Options(
+            command=list(command),
+            name=name or output.stem,
+            selection=Selection(pairs, [_pattern(text, "--outside") for text in outside]),
+            delay_s=delay,
+            max_seconds=max_seconds,
+            runs=runs,
+            snapshot_s=snapshot,
+            touch_resolution_ns=int(resolution * 1e6),
+            buffer_mib=buffer,
+            seed=seed,
+            hide_names=hash_names,
+            licence=licence,
+            attribution=attribution,
+        )
+        record_command(options, output, click.echo)
+    except UserError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(2) from error

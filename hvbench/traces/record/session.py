@@ -1,0 +1,339 @@
+"""Record a command: start it, watch it, stop it, build the trace, write it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import datetime
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field
+
+from hvbench import __version__
+from hvbench.errors import UserError
+from hvbench.traces.check import require_valid
+from hvbench.traces.format import PAGE_SIZE, SALT, Trace, make_trace, write_trace
+from hvbench.traces.record import procfs
+from hvbench.traces.record.builder import Builder, Selection
+from hvbench.traces.record.ftrace import Capture, in_nanoseconds, parse
+from hvbench.traces.record.timeline import FAULT_NS, Timeline
+from hvbench.traces.record.tracefs import Session, find_tracefs
+
+PR_SET_THP_DISABLE: Final = 41
+
+Say = Callable[[str], None]
+
+
+@define
+class Options:
+    """What to record and how. Times in seconds where a person sets them."""
+
+    command: list[str]
+    name: str = ""
+    selection: Selection = field(factory=Selection)
+    delay_s: float = 0.0
+    max_seconds: float = 0.0  # 0: until the command ends
+    runs: int = 1
+    snapshot_s: float = 0.0  # 0: at the start and the end only
+    touch_resolution_ns: int = 1_000_000
+    buffer_mib: int = 0  # 0: by the machine's memory
+    seed: int = 1
+    hide_names: bool = False
+    licence: str = ""
+    attribution: str = ""
+
+
+@define
+class Recording:
+    """One run: what was seen, and what it cost."""
+
+    capture: Capture
+    start_ns: int
+    started_at: float
+    before: list[procfs.ProcessState] = field(factory=list)
+    snapshots: list[list[procfs.ProcessState]] = field(factory=list)
+    at_start: list[procfs.ProcessState] = field(factory=list)
+    missing: dict[str, str] = field(factory=dict)
+    lost: int = 0
+    steal_ns: int = 0
+    wall_s: float = 0.0
+    recorder_cpu_s: float = 0.0
+    clock: str = "mono"
+    interrupted: bool = False
+    exit_code: int | None = None
+
+    def contents(self) -> set[int]:
+        return {value for states in [self.before, *self.snapshots] for s in states for value in s.contents.values()}
+
+
+def record(options: Options, output: Path, say: Say = print) -> Trace:
+    """Record `options.command` and write the trace; returns it. Raises `UserError`."""
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: the folder {output.parent} does not exist")
+    root, why = find_tracefs()
+    if root is None:
+        from hvbench.traces.record.unprivileged import record_unprivileged
+
+        return record_unprivileged(options, output, why, say)
+    recordings: list[Recording] = []
+    for number in range(options.runs):
+        if options.runs > 1:
+            say(f"run {number + 1} of {options.runs}")
+        recordings.append(run_once(options, root))
+        if recordings[-1].interrupted:
+            break
+    last = recordings[-1]
+    common: set[int] = set()
+    if len(recordings) > 1:
+        common = set.intersection(*(item.contents() for item in recordings))
+    trace = build(options, last, frozenset(common))
+    require_valid(trace)
+    written = write_trace(output, trace.meta, trace.columns)
+    say(
+        f"{output}: {len(written)} operations in {written.meta['span_ns'] / 1e9:.2f} s; recorder used "
+        f"{last.recorder_cpu_s / max(last.wall_s, 1e-9):.1%} of a CPU meanwhile, {last.lost} events lost"
+    )
+    for sentence in written.meta["degraded"]:
+        say(f"  note: {sentence}")
+    return written
+
+
+def default_buffer_mib() -> int:
+    """A sixteenth of the memory for all CPUs, at most 512 MiB for each."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(4, min(512, memory // 16 // (os.cpu_count() or 1) >> 20))
+
+
+def start_stopped(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command in a process that stops itself before it becomes the command."""
+
+    def prepare() -> None:
+        # Huge pages would hide which of their 512 pages are touched.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+    from shutil import which
+
+    if which(command[0]) is None:
+        raise UserError(f"{command[0]}: no such program; give the command after `--`")
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *command], preexec_fn=prepare, start_new_session=True
+    )
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        stat = procfs.read_text(f"/proc/{child.pid}/stat")
+        if stat.rpartition(")")[2].split()[:1] == ["T"]:
+            return child
+        time.sleep(0.005)
+    child.kill()
+    raise UserError(f"{command[0]}: could not be started within 5 s")
+
+
+def take_snapshot(pids: list[int], start_over: bool, referenced: bool) -> list[procfs.ProcessState]:
+    """Memory of the processes: resident pages, contents, and what was referenced since the last one."""
+    found = []
+    frames: set[int] = set()
+    for pid in pids:
+        state = procfs.process_state(pid)
+        if state is None or not state.vmas:
+            continue
+        if referenced:
+            state.referenced = procfs.referenced_pages(pid)
+        procfs.resident_pages(state, frames)
+        state.taken_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        procfs.hash_pages(state)
+        if start_over:
+            procfs.clear_references(pid)
+        found.append(state)
+    return found
+
+
+def run_once(options: Options, root: Path) -> Recording:
+    """One run of the command under a tracing session of its own."""
+    buffer = options.buffer_mib or default_buffer_mib()
+    recording = Recording(Capture(), 0, time.time())
+    with Session(root, buffer * 1024) as session:
+        recording.missing = dict(session.missing)
+        recording.clock = session.clock
+        child = start_stopped(options.command)
+        try:
+            session.follow(child.pid)
+            if options.delay_s:
+                os.kill(child.pid, signal.SIGCONT)
+                time.sleep(options.delay_s)
+                recording.before = take_snapshot(_members(options, child.pid), True, False)
+                recording.at_start = [s for pid in procfs.tree(child.pid) if (s := procfs.process_state(pid))]
+            else:
+                state = procfs.process_state(child.pid)
+                if state is not None:
+                    for thread in state.threads:
+                        thread.syscall = -1
+                    recording.at_start = [state]
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            steal = procfs.steal_ns()
+            begin = time.monotonic()
+            recording.start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            session.start()
+            if not options.delay_s:
+                os.kill(child.pid, signal.SIGCONT)
+            try:
+                _watch(options, session, child, recording, begin)
+            except KeyboardInterrupt:
+                recording.interrupted = True
+            session.stop()
+            recording.wall_s = time.monotonic() - begin
+            recording.steal_ns = procfs.steal_ns() - steal
+            spent = resource.getrusage(resource.RUSAGE_SELF)
+            recording.recorder_cpu_s = spent.ru_utime + spent.ru_stime - usage.ru_utime - usage.ru_stime
+            if child.poll() is None:
+                recording.snapshots.append(take_snapshot(_members(options, child.pid), False, True))
+        finally:
+            end_tree(child)
+        recording.exit_code = child.returncode
+        recording.capture = parse(session.lines())
+        recording.lost = session.lost() + recording.capture.lost
+    return recording
+
+
+def _members(options: Options, root: int) -> list[int]:
+    """The processes whose memory is looked at: those inside, never the load generators."""
+    from hvbench.traces.record.rows import Process
+
+    found = []
+    for pid in procfs.tree(root):
+        state = procfs.process_state(pid)
+        if state is None:
+            continue
+        process = Process(pid, 0, names_of(state))
+        if options.selection.tier(process) not in ("", "outside"):
+            found.append(pid)
+    return found
+
+
+def names_of(state: procfs.ProcessState) -> set[str]:
+    """What a process goes by: its comm, its title and, for an interpreter, its script."""
+    return {state.comm, *state.titles}
+
+
+def _watch(
+    options: Options, session: Session, child: subprocess.Popen[bytes], recording: Recording, begin: float
+) -> None:
+    """Wait for the end of the command, of the time, or of the buffer; take snapshots on the way."""
+    next_snapshot = begin + options.snapshot_s if options.snapshot_s else float("inf")
+    known: set[int] = set()
+    while child.poll() is None:
+        now = time.monotonic()
+        if options.max_seconds and now - begin >= options.max_seconds:
+            return
+        if now >= next_snapshot:
+            pids = _members(options, child.pid)
+            recording.snapshots.append(take_snapshot(pids, True, True))
+            known.update(pids)
+            next_snapshot = max(next_snapshot + options.snapshot_s, time.monotonic() + options.snapshot_s / 2)
+        if session.fill() > 0.98:
+            return
+        left = options.max_seconds - (now - begin) if options.max_seconds else 0.2
+        time.sleep(max(0.001, min(0.2, left)))
+
+
+def end_tree(child: subprocess.Popen[bytes]) -> None:
+    """End what is left of the command's processes: ask, wait up to 3 s, then kill."""
+    pids = [pid for pid in procfs.tree(child.pid) if pid != child.pid]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in [*pids, child.pid] if child.poll() is None else pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            child.poll()
+            pids = [pid for pid in pids if os.path.isdir(f"/proc/{pid}") and _alive(pid)]
+            if not pids and child.poll() is not None:
+                return
+            time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    return procfs.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"], ["X"])
+
+
+def build(options: Options, recording: Recording, common: frozenset[int]) -> Trace:
+    """The trace of one recording."""
+    degraded = [f"no {event} on this kernel: {loss} not recorded" for event, loss in recording.missing.items()]
+    if recording.lost:
+        degraded.append(f"{recording.lost} events were lost: use a larger --buffer or a shorter recording")
+    if recording.interrupted:
+        degraded.append("interrupted from the keyboard: ends before the command did")
+    timeline = Timeline(recording.start_ns, options.touch_resolution_ns)
+    timeline.devices_with_write_events(_ext4_devices() if "ext4:ext4_da_write_end" not in recording.missing else [])
+    timeline.begin_with(recording.at_start)
+    timeline.run(in_nanoseconds(recording.capture))
+    if timeline.ignored_messages:
+        degraded.append(f"{timeline.ignored_messages} messages that were not TCP are left out")
+    if options.runs < 2:
+        degraded.append("recorded once: no anonymous content can be told to be common to independent runs")
+    wanted = {inode for device, inode in timeline.memory.files if device != "shm"}
+    builder = Builder(
+        timeline=timeline,
+        selection=options.selection,
+        seed=options.seed,
+        before=recording.before,
+        snapshots=recording.snapshots,
+        common=common,
+        files=procfs.inode_paths(wanted),
+        started_at=recording.started_at,
+        hide_names=options.hide_names,
+        degraded=degraded,
+    )
+    built = builder.build()
+    if not len(built.columns["op"]):
+        raise UserError("nothing was recorded: no process matched --tier, or the command did nothing")
+    meta = {"format": 1, **header(options, recording), **built.meta}
+    return make_trace(meta, built.columns)
+
+
+def header(options: Options, recording: Recording) -> dict[str, Any]:
+    """The metadata that does not come from events."""
+    snapshots = len(recording.snapshots) + bool(recording.before)
+    return {
+        "name": options.name,
+        "command": shlex.join(options.command),
+        "recorded_at": datetime.datetime.fromtimestamp(recording.started_at, datetime.UTC).isoformat(
+            timespec="seconds"
+        ),
+        "recorder": {"version": __version__, "mode": "tracefs", "runs": options.runs, "trace_clock": recording.clock},
+        "machine": procfs.machine(),
+        "clock": "mono",
+        "page_size": PAGE_SIZE,
+        "touch_resolution_ns": options.touch_resolution_ns,
+        "touch_method": (
+            f"first touches by page faults (huge pages off; {FAULT_NS} ns of each booked as kernel time); later "
+            f"touches sampled from Referenced and content deltas between {snapshots} snapshots, spread evenly over "
+            "compute; memory resident at the start is touched at the start"
+        ),
+        "salt": SALT.hex(),
+        "seed": options.seed,
+        "steal_ns": recording.steal_ns,
+        "lost_events": recording.lost,
+        "overhead": {"recorder_cpu_share": round(recording.recorder_cpu_s / max(recording.wall_s, 1e-9), 4)},
+        "licence": options.licence,
+        "attribution": options.attribution,
+        "privacy": "file names as keyed hashes, no data"
+        + (", thread names as keyed hashes" if options.hide_names else ""),
+    }
+
+
+def _ext4_devices() -> list[str]:
+    devices = []
+    for line in procfs.read_text("/proc/self/mountinfo").splitlines():
+        words = line.split()
+        if "-" in words and words[words.index("-") + 1] == "ext4":
+            devices.append(words[2])
+    return devices

@@ -1,0 +1,171 @@
+"""A tracing session of one's own: an instance below tracefs, limited to one process tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+ROOTS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+#: Event -> what is lost where the kernel does not have it.
+EVENTS: Final[dict[str, str]] = {
+    "sched:sched_switch": "who ran when",
+    "sched:sched_waking": "what ended each wait",
+    "sched:sched_wakeup_new": "which thread started which",
+    "sched:sched_process_fork": "new threads",
+    "sched:sched_process_exec": "new programs",
+    "sched:sched_process_exit": "ends of processes",
+    "raw_syscalls:sys_enter": "system calls, their arguments, user and kernel time",
+    "raw_syscalls:sys_exit": "user and kernel time",
+    "exceptions:page_fault_user": "first touches of memory",
+    "exceptions:page_fault_kernel": "first touches of memory by the kernel",
+    "filemap:mm_filemap_get_pages": "file reads above the page cache",
+    "filemap:mm_filemap_map_pages": "touches of mapped files",
+    "filemap:mm_filemap_fault": "touches of mapped files",
+    "filemap:mm_filemap_add_to_page_cache": "file writes on file systems other than ext4",
+    "ext4:ext4_da_write_end": "file writes on ext4",
+    "ext4:ext4_write_end": "file writes on ext4",
+    "ext4:ext4_sync_file_enter": "fsync on ext4",
+    "sock:sock_send_length": "messages sent",
+    "sock:sock_recv_length": "messages received",
+    "sock:inet_sock_set_state": "which connection a message belongs to",
+    "tcp:tcp_rcv_space_adjust": "which connection a message belongs to",
+}
+ESSENTIAL: Final = ("sched:sched_switch", "sched:sched_waking", "raw_syscalls:sys_enter", "raw_syscalls:sys_exit")
+
+
+def find_tracefs(mount: bool = True) -> tuple[Path | None, str]:
+    """(tracefs, "") if this user can record with it, else (None, why not and what to do)."""
+    if os.geteuid() != 0:
+        return None, "not root: run as root for scheduling, system calls, page faults and messages"
+    for root in ROOTS:
+        if (root / "instances").is_dir():
+            return root, ""
+    if mount:
+        done = subprocess.run(
+            ["mount", "-t", "tracefs", "tracefs", str(ROOTS[0])], capture_output=True, text=True, check=False
+        )
+        if (ROOTS[0] / "instances").is_dir():
+            return ROOTS[0], ""
+        return None, f"tracefs is not mounted at {ROOTS[0]} and could not be: {done.stderr.strip() or 'no reason given'}"
+    return None, f"tracefs is not mounted: mount -t tracefs tracefs {ROOTS[0]}"
+
+
+class Session:
+    """A tracefs instance; a context manager that always removes it again.
+
+    `missing` maps events that this kernel does not have to what is lost with them.
+    """
+
+    def __init__(self, root: Path, buffer_kib: int) -> None:
+        self.path = root / "instances" / f"hvbench-{os.getpid()}"
+        self.buffer_kib = buffer_kib
+        self.missing: dict[str, str] = {}
+        self.clock = "mono"
+
+    def __enter__(self) -> Session:
+        self.path.mkdir()
+        try:
+            self._write("tracing_on", "0")
+            self._write("buffer_size_kb", str(self.buffer_kib))
+            self._option("overwrite", False)  # when the buffer is full the rest is lost, and counted
+            self._option("event-fork", True)
+            self._option("record-tgid", True)
+            try:
+                self._write("trace_clock", "x86-tsc")  # text of the ns clocks shows microseconds only
+                self.clock = "x86-tsc"
+            except OSError:
+                self._write("trace_clock", "mono")
+            for event, loss in EVENTS.items():
+                try:
+                    self._append("set_event", event)
+                except OSError:
+                    self.missing[event] = loss
+            lacking = [event for event in ESSENTIAL if event in self.missing]
+            if lacking:
+                raise OSError(f"this kernel lacks the tracepoints {', '.join(lacking)}")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in ("tracing_on", "events/enable"):
+            try:
+                self._write(name, "0")
+            except OSError:
+                pass
+        try:
+            self.path.rmdir()
+        except OSError:
+            pass
+
+    def follow(self, pid: int) -> None:
+        """Limit events to this process and whatever it starts."""
+        self._write("set_event_pid", str(pid))
+
+    def followed(self) -> list[int]:
+        """The threads that are followed now."""
+        return [int(word) for word in (self.path / "set_event_pid").read_text().split() if word.isdigit()]
+
+    def start(self) -> None:
+        self._write("tracing_on", "1")
+        self.mark()
+
+    def stop(self) -> None:
+        self.mark()
+        self._write("tracing_on", "0")
+
+    def mark(self) -> None:
+        """A pair of clocks in the stream, for `ftrace.Clock`."""
+        self._write("trace_marker", f"hvbench clock={time.clock_gettime_ns(time.CLOCK_MONOTONIC)}")
+
+    def fill(self) -> float:
+        """The share of the fullest CPU's buffer that is used."""
+        worst = 0.0
+        for stats in self.path.glob("per_cpu/cpu*/stats"):
+            used = _stat(stats.read_text(), "bytes")
+            worst = max(worst, used / (self.buffer_kib * 1024))
+        return worst
+
+    def lost(self) -> int:
+        total = 0
+        for stats in self.path.glob("per_cpu/cpu*/stats"):
+            text = stats.read_text()
+            total += sum(_stat(text, key) for key in ("overrun", "commit overrun", "dropped events"))
+        return total
+
+    def lines(self) -> Iterator[str]:
+        """The text of everything recorded, in time order."""
+        with (self.path / "trace").open(encoding="utf-8", errors="surrogateescape") as file:
+            yield from file
+
+    def _option(self, name: str, on: bool) -> None:
+        self._write(f"options/{name}", "1" if on else "0")
+
+    def _write(self, name: str, text: str) -> None:
+        with (self.path / name).open("w") as file:
+            file.write(text)
+
+    def _append(self, name: str, text: str) -> None:
+        # Not open(..., "a"): it seeks to the end, and tracefs refuses that.
+        file = os.open(self.path / name, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+
+
+def _stat(text: str, key: str) -> int:
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return int(value)
+    return 0
