@@ -37,6 +37,10 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)
 INT64 = range(-(1 << 63), 1 << 63)
 
 
+class BindError(UserError):
+    """A policy that cannot be bound or compiled: it costs its own cells."""
+
+
 @attrs.frozen
 class Chosen:
     """A policy as the binder takes it: where its slot is, its module, its parameters, its digest."""
@@ -157,12 +161,12 @@ def own_layouts(policy: Chosen, boxes: dict[str, int]) -> dict[str, Layout]:
         name = "own" if table == "host" else table
         if name != "own" and name not in schema.TABLES:
             legal = ", ".join(["host", *schema.TABLES])
-            raise UserError(f"{policy.name}: @state({table!r}): there is no such table; legal: {legal}")
+            raise BindError(f"{policy.name}: @state({table!r}): there is no such table; legal: {legal}")
         own = layout(value, table)
         if name in schema.TABLES:
             taken = {f.name for f in schema.TABLES[name].layout.fields} & {f.name for f in own.fields}
             if taken:
-                raise UserError(
+                raise BindError(
                     f"{policy.name}: @state({table!r}): {', '.join(sorted(taken))} would hide a kernel field of that "
                     "name; rename it"
                 )
@@ -228,7 +232,7 @@ def _bind_one(
     for hook in hook_functions(policy):
         spec = hookspecs.HOOKS[hook]
         if (spec.axis == "memory") != (policy.slot >= schema.FIRST_MEMORY_SLOT):
-            raise UserError(f"{policy.name} implements {hook}, a hook of the {spec.axis} axis; one policy, one axis")
+            raise BindError(f"{policy.name} implements {hook}, a hook of the {spec.axis} axis; one policy, one axis")
         row = hookspecs.row(hook, layer)
         entry = memory.tables["hook"][row]
         entry["slot"] = slot.address
@@ -260,7 +264,7 @@ def _compile_or_explain(policy: Chosen, hook: str, layouts: dict[str, Layout]) -
     try:
         return COMPILED.adapter(policy, hook, layouts)
     except NumbaError as error:
-        raise UserError(explain(policy, hook, error)) from error
+        raise BindError(explain(policy, hook, error)) from error
 
 
 def explain(policy: Chosen, hook: str, error: Exception) -> str:

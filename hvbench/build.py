@@ -48,6 +48,8 @@ class CpuSpec:
     user_factor_ppm: int = 0
     kernel_factor_ppm: int = 0
     privileged_extra_ns: tuple[int, ...] = (0,) * N_PRIVILEGED
+    host_tick_ns: int = 0
+    host_tick_cost_ns: int = 0
 
 
 @attrs.frozen
@@ -123,7 +125,7 @@ def build(spec: HostSpec) -> HostMemory:
     threads = sum(len(g.threads) for g in spec.groups)
     pcpus = spec.cpu.pcpus
     slots = {
-        K_CONTROL: 1 + len(spec.groups),
+        K_CONTROL: 1 + len(spec.groups) + pcpus,
         K_DEVICE: spec.devices,
         K_THREAD: threads,
         K_TIMER: schema.SLOTS * TIMERS_PER_SLOT,
@@ -186,6 +188,7 @@ def _fill_host(memory: HostMemory, spec: HostSpec, guest_vcpus: int, entities: i
         "horizon_ns": spec.horizon_ns,
         "warmup_ns": spec.warmup_ns,
         "seed": spec.seed,
+        "groups": len(spec.groups),
         "groups_left": len(spec.groups),
     }.items():
         header[name] = value
@@ -200,6 +203,8 @@ def _fill_host(memory: HostMemory, spec: HostSpec, guest_vcpus: int, entities: i
         "halt_cost_ns",
         "ipi_cost_ns",
         "timer_fire_cost_ns",
+        "host_tick_ns",
+        "host_tick_cost_ns",
         "user_factor_ppm",
         "kernel_factor_ppm",
     ):
@@ -268,3 +273,7 @@ def _arm_first(memory: HostMemory, spec: HostSpec) -> None:
         arm(host, K_CONTROL, 0, spec.warmup_ns)
     for number, g in enumerate(spec.groups):
         arm(host, K_CONTROL, 1 + number, g.start_ns)
+    for p in range(spec.cpu.pcpus if spec.cpu.host_tick_ns > 0 else 0):
+        # the ticks of a host operating system are spread over its period
+        first = spec.cpu.host_tick_ns * (p + 1) // spec.cpu.pcpus
+        arm(host, K_CONTROL, 1 + len(spec.groups) + p, first)

@@ -322,6 +322,54 @@ class Host:
     cpu_mhz: int = setting(
         "clock, for costs that sources give in cycles", default=2400, unit="mhz", source=_OWN, low=1
     )
+    switch_cost_ns: int = setting(
+        "direct cost of a switch between two entities of a pCPU",
+        default=3_800,
+        key="switch_cost",
+        unit="ns",
+        source="Li, Ding, Shen, ExpCS 2007: 3.8 us between two processes without data",
+        low=0,
+    )
+    cache_refill_ns: int = setting(
+        "refill of a whole working set that others evicted, on the same last-level cache",
+        default=375_000,
+        key="cache_refill",
+        unit="ns",
+        source="calibrated: Barham et al., SOSP 2003, figure 6, 128 domains at 5 ms",
+        low=0,
+    )
+    cache_refill_other_ns: int = setting(
+        "refill after a move to another last-level cache",
+        default=750_000,
+        key="cache_refill_other",
+        unit="ns",
+        source=f"{_OWN}: twice the refill on the same cache",
+        low=0,
+    )
+    cache_refill_tau_ns: int = setting(
+        "time that others run until half of a working set is evicted",
+        default=6_111_000,
+        key="cache_refill_tau",
+        unit="ns",
+        source="calibrated: Barham et al., SOSP 2003, figure 6, 4 domains at 5 ms: 45 % gone after 5 ms",
+        low=1,
+    )
+    guest_slice_ns: int = setting(
+        "time slice of the guests' own scheduler",
+        default=3_000_000,
+        key="guest_slice",
+        unit="ns",
+        source="Linux 6.6 EEVDF: base_slice_ns 0.75 ms x (1 + log2 of 8 CPUs)",
+        low=1,
+    )
+    guest_switch_ns: int = setting(
+        "cost of a switch between two threads by the guest's own scheduler",
+        default=1_200,
+        key="guest_switch",
+        unit="ns",
+        source=f"{_OWN}: order of lmbench's lat_ctx for two small processes",
+        low=0,
+    )
     disk: Disk = setting("the local disk (DAS)", factory=Disk)
     nic: Nic = setting("the network cards", factory=Nic)
     filer: Filer = setting("the NAS server", factory=Filer)

@@ -7,9 +7,9 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_SCHEDULER, ask
 from hvbench.kernel.control import drain, tick
-from hvbench.kernel.cpu import arm_pcpu, decide, need_ns, preempt_reason, settle, stop, wake
+from hvbench.kernel.cpu import arm_pcpu, charge, decide, need_ns, preempt_reason, settle, stop, wake
 from hvbench.kernel.devices import device_event, work_done
-from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, pop
+from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, arm, pop
 from hvbench.kernel.guards import E_DEADLOCK, fail
 from hvbench.kernel.guest import FAULTS, HALTS, advance, start_group, thread_timer
 from hvbench.kernel.hook_rows import (
@@ -206,12 +206,19 @@ def policy_timer(host: Any, number: int) -> None:
 
 @jit
 def control_event(host: Any, number: int) -> None:
-    """The warm-up ends, or a recorded trace begins (again)."""
+    """The warm-up ends, a recorded trace begins (again), or a host operating system ticks."""
     if number == 0:
         for p in range(host.pcpus):
             settle(host, p)
         return
-    start_group(host, number - 1)
+    if number <= host.groups:
+        start_group(host, number - 1)
+        return
+    # the tick of a host operating system: it takes its time from whoever runs
+    p = number - 1 - host.groups
+    arm(host, K_CONTROL, number, host.now + host.host_tick_ns)
+    if host.pcpu[p].current >= 0:
+        charge(host, host.pcpu[p].current, host.host_tick_cost_ns)
 
 
 @jit

@@ -162,7 +162,17 @@ def _concatenate(paths: tuple[tuple[Path, int], ...]) -> Tables:
         privileged.append(trace.privileged)
         at += len(mine)
         rows += len(trace.privileged)
-    return Tables(np.ascontiguousarray(np.concatenate(ops)), np.concatenate(privileged), first_op)
+    return Tables(_joined("op", ops), _joined("privileged", privileged), first_op)
+
+
+def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Parts one behind the other, in the table's own layout (np.concatenate would drop its padding)."""
+    made = schema.TABLES[table].layout.zeros(sum(len(p) for p in parts))
+    at = 0
+    for part in parts:
+        made[at : at + len(part)] = part
+        at += len(part)
+    return made
 
 
 def load_tables(paths: tuple[Path, ...]) -> Tables:

@@ -1,0 +1,221 @@
+"""From a workload, a seed and the cost axes to the description of a host that `hvbench.build` lays out.
+
+What a cell and its *alone* runs share is decided here: which VMs replay which recorded group, which thread belongs to
+which VM, and the start offset that the seed draws for each group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import attrs
+
+from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
+from hvbench.costs import HostCosts, TechniqueCosts
+from hvbench.errors import UserError
+from hvbench.traces.load import LoadedTrace, Tables, load_tables, load_trace
+from hvbench.workload import START_RANDOM_NS, Host, Vm, Workload
+
+LOCKSTEP_NS = 1_000_000
+"""Start offsets are drawn in whole steps of this size."""
+
+
+@attrs.frozen(eq=False)
+class GroupPlan:
+    """A recorded group on the host: its trace, and the VM (by index) of each of its tiers."""
+
+    instance: str
+    trace: LoadedTrace
+    vms: tuple[int, ...]
+    tier_vm: dict[str, int]
+    start_ns: int
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """A workload with its traces loaded and its start offsets drawn."""
+
+    workload: Workload
+    seed: int
+    tables: Tables
+    groups: tuple[GroupPlan, ...]
+
+    @property
+    def longest_loop_ns(self) -> int:
+        """Recorded span of the longest trace."""
+        return max(g.trace.span_ns for g in self.groups)
+
+
+def draw(seed: int, *names: str) -> int:
+    """63 random bits from a seed and names: the same on every machine."""
+    text = "\0".join([str(seed), *names]).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def start_offset_ns(vm: Vm, seed: int, span_ns: int, warmup_ns: int) -> int:
+    """When a group begins: stated, or drawn uniformly over one span of its trace, at most half the warm-up."""
+    if vm.spec.start_ns != START_RANDOM_NS:
+        return vm.spec.start_ns
+    bound = min(max(span_ns, 1), max(warmup_ns // 2, 1))
+    steps = max(1, bound // LOCKSTEP_NS)
+    return draw(seed, "start", vm.instance) % steps * LOCKSTEP_NS
+
+
+def make_plan(workload: Workload, seed: int) -> Plan:
+    """Load what a workload replays and draw its start offsets. Raises UserError for what does not fit."""
+    instances: dict[str, list[Vm]] = {}
+    for vm in workload.vms:
+        instances.setdefault(vm.instance, []).append(vm)
+    groups = []
+    for instance, members in instances.items():
+        paths = {vm.trace_path for vm in members}
+        if len(paths) != 1:
+            raise UserError(
+                f"{workload.path}: instance {instance!r} replays {len(paths)} different traces; VMs of one instance "
+                "replay one recording"
+            )
+        trace = load_trace(members[0].trace_path)
+        groups.append(
+            GroupPlan(
+                instance=instance,
+                trace=trace,
+                vms=tuple(vm.index for vm in members),
+                tier_vm=_tiers(workload, instance, members, trace),
+                start_ns=start_offset_ns(members[0], seed, trace.span_ns, workload.warmup_ns),
+            )
+        )
+    tables = load_tables(tuple(sorted({vm.trace_path for vm in workload.vms})))
+    return Plan(workload, seed, tables, tuple(groups))
+
+
+def _tiers(workload: Workload, instance: str, members: list[Vm], trace: LoadedTrace) -> dict[str, int]:
+    tiers = sorted({t.tier for t in trace.threads if not t.outside})
+    where = {}
+    for vm in members:
+        wanted = vm.spec.tier
+        if not wanted and len(members) == 1:
+            return {tier: vm.index for tier in tiers}
+        if wanted not in tiers:
+            raise UserError(
+                f"{workload.path}: VM {vm.name}: trace {trace.name} has no tier {wanted!r}; it has {', '.join(tiers)}"
+            )
+        if wanted in where:
+            raise UserError(f"{workload.path}: instance {instance!r}: two VMs replay tier {wanted!r}; one each")
+        where[wanted] = vm.index
+    missing = [tier for tier in tiers if tier not in where]
+    if missing:
+        raise UserError(
+            f"{workload.path}: instance {instance!r}: no VM replays tier {', '.join(missing)} of {trace.name}; add a [[vm]] "
+            "with that tier"
+        )
+    return where
+
+
+@lru_cache(maxsize=32)
+def _plan(workload_id: int, seed: int, stamps: tuple[tuple[Path, int], ...]) -> Plan:
+    return make_plan(_known[workload_id], seed)
+
+
+_known: dict[int, Workload] = {}
+
+
+def plan_for(workload: Workload, seed: int) -> Plan:
+    """`make_plan`, remembered for the workload object and the state of its files."""
+    _known[id(workload)] = workload
+    paths = sorted({vm.trace_path for vm in workload.vms})
+    return _plan(id(workload), seed, tuple((p, p.stat().st_mtime_ns if p.exists() else 0) for p in paths))
+
+
+def cpu_spec(host: Host, technique: TechniqueCosts, place: HostCosts) -> CpuSpec:
+    """The host's CPUs under a technique and a place of the hypervisor."""
+    # an exit that the host operating system must see goes there and back
+    world = 2 * place.world_switch_ns
+    return CpuSpec(
+        pcpus=host.pcpus,
+        threads_per_core=host.threads_per_core,
+        cores_per_llc=host.cores_per_llc or host.pcpus,
+        llcs_per_node=host.llcs_per_node or host.pcpus,
+        switch_cost_ns=host.switch_cost_ns + technique.vcpu_switch_ns + place.dispatch_ns,
+        cache_refill_ns=host.cache_refill_ns,
+        cache_refill_other_ns=host.cache_refill_other_ns,
+        cache_refill_tau_ns=host.cache_refill_tau_ns,
+        guest_slice_ns=host.guest_slice_ns,
+        guest_switch_ns=host.guest_switch_ns,
+        wake_cost_ns=technique.interrupt_ns + (world if place.hosted else 0),
+        halt_cost_ns=technique.halt_ns + (world if place.hosted else 0),
+        timer_fire_cost_ns=technique.interrupt_ns,
+        user_factor_ppm=technique.user_factor_ppm,
+        kernel_factor_ppm=technique.kernel_factor_ppm,
+        privileged_extra_ns=technique.privileged_ns,
+        host_tick_ns=place.host_tick_ns,
+        host_tick_cost_ns=place.host_tick_cost_ns,
+    )
+
+
+def native_cpu(host: Host, vcpus: int) -> CpuSpec:
+    """The CPUs of an *alone* run: enough for every vCPU, no hypervisor."""
+    bare = attrs.evolve(host, pcpus=max(host.pcpus, vcpus))
+    return attrs.evolve(
+        cpu_spec(bare, TechniqueCosts(), HostCosts()), switch_cost_ns=0, cache_refill_ns=0, cache_refill_other_ns=0
+    )
+
+
+def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_ns: int, warmup_ns: int) -> HostSpec:
+    """The CPU side of a host that runs `groups` of a plan; its VMs keep the workload's order."""
+    wanted = sorted(v for g in groups for v in g.vms)
+    place = {vm: i for i, vm in enumerate(wanted)}
+    group_of = {vm: i for i, g in enumerate(groups) for vm in g.vms}
+    vms = []
+    for index in wanted:
+        spec = plan.workload.vms[index].spec
+        mask = 0
+        for p in spec.affinity:
+            mask |= 1 << p
+        vms.append(
+            VmSpec(
+                vcpus=spec.vcpus,
+                group=group_of[index],
+                weight=spec.weight,
+                cap=spec.cap_percent,
+                affinity=mask,
+                memory_pages=spec.memory_pages,
+            )
+        )
+    return HostSpec(
+        cpu=cpu,
+        vms=tuple(vms),
+        groups=tuple(
+            GroupSpec(
+                threads=_threads(plan, g, place),
+                start_ns=g.start_ns,
+                locks=g.trace.locks,
+            )
+            for g in groups
+        ),
+        ops=plan.tables.ops,
+        privileged=plan.tables.privileged,
+        horizon_ns=horizon_ns,
+        warmup_ns=warmup_ns,
+        seed=plan.seed,
+    )
+
+
+def _threads(plan: Plan, group: GroupPlan, place: dict[int, int]) -> tuple[ThreadSpec, ...]:
+    base = plan.tables.first_op[group.trace.digest]
+    first_vm = place[group.vms[0]]
+    made = []
+    for t in group.trace.threads:
+        vm = first_vm if t.outside else place[group.tier_vm[t.tier]]
+        made.append(
+            ThreadSpec(
+                vm=vm,
+                first=base + t.first,
+                end=base + t.end,
+                outside=t.outside,
+                process=t.process,
+                process_last=t.process_last,
+            )
+        )
+    return tuple(made)

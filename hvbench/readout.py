@@ -1,0 +1,75 @@
+"""What a finished host says: metrics of the cell and of each VM, read from its memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hvbench.kernel import histogram
+from hvbench.state.memory import HostMemory
+from hvbench.state.records import VCPU
+
+NS_PER_S = 1_000_000_000
+
+
+def histograms(memory: HostMemory) -> np.ndarray[Any, Any]:
+    """Counts by (VM, histogram, bucket)."""
+    counts = memory.tables["bucket"]["count"]
+    return counts.reshape(-1, histogram.HISTOGRAMS, histogram.BUCKETS)
+
+
+def measured_ns(memory: HostMemory) -> int:
+    """Length of the measured part of the cell, ns."""
+    header = memory.header[0]
+    return int(header["now"] - min(header["warmup_ns"], header["now"]))
+
+
+def progress(memory: HostMemory, vm: int, by_marks: bool) -> float:
+    """Recorded work that a VM completed, measured: requests, or seconds of recorded compute."""
+    row = memory.tables["vm"][vm]
+    return float(row["marks"]) if by_marks else float(row["work_done_ns"]) / NS_PER_S
+
+
+def cpu_metrics(memory: HostMemory) -> dict[str, float | int]:
+    """The CPU side of a cell."""
+    pcpu, vcpu = memory.tables["pcpu"], memory.tables["vcpu"]
+    guests = vcpu[vcpu["kind"] == VCPU]
+    total = max(1, measured_ns(memory) * len(pcpu))
+    busy = int(pcpu["guest_ns"].sum() + pcpu["refill_ns"].sum() + pcpu["hypervisor_ns"].sum())
+    wakeups = histograms(memory)[:, histogram.H_WAKEUP].sum(axis=0)
+    requests = histograms(memory)[:, histogram.H_REQUEST].sum(axis=0)
+    ready = int(guests["ready_ns"].sum())
+    ran = int(guests["run_measured_ns"].sum())
+    header = memory.header[0]
+    return {
+        "wakeup_latency_p50_ns": histogram.percentile(wakeups, 0.5),
+        "wakeup_latency_p99_ns": histogram.percentile(wakeups, 0.99),
+        "request_latency_p50_ns": histogram.percentile(requests, 0.5),
+        "request_latency_p99_ns": histogram.percentile(requests, 0.99),
+        "cpu_ready_share": ready / (ready + ran) if ready + ran else 0.0,
+        "overhead_share": int(pcpu["hypervisor_ns"].sum()) / busy if busy else 0.0,
+        "cache_refill_share": int(pcpu["refill_ns"].sum()) / busy if busy else 0.0,
+        "cpu_utilization": busy / total,
+        "context_switches": int(pcpu["dispatches"].sum()),
+        "migrations": int(vcpu["migrations"].sum()),
+        "decisions": int(header["decisions"]),
+        "events": int(header["events"]),
+    }
+
+
+def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
+    """The CPU side of one VM."""
+    row = memory.tables["vm"][vm]
+    mine = memory.tables["vcpu"][int(row["first_vcpu"]) : int(row["first_vcpu"] + row["vcpus"])]
+    total = max(1, measured_ns(memory) * len(memory.tables["pcpu"]))
+    counts = histograms(memory)[vm]
+    return {
+        "cpu_share": int(mine["run_measured_ns"].sum()) / total,
+        "ready_ns": int(mine["ready_ns"].sum()),
+        "overhead_ns": int(row["overhead_ns"]),
+        "wakeup_latency_p50_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.5),
+        "wakeup_latency_p99_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.99),
+        "request_latency_p50_ns": histogram.percentile(counts[histogram.H_REQUEST], 0.5),
+        "request_latency_p99_ns": histogram.percentile(counts[histogram.H_REQUEST], 0.99),
+    }

@@ -1,0 +1,257 @@
+"""A cell, computed: lay out the host, bind the policies, run to the horizon, read the metrics.
+
+`simulate` is what the runner calls, in a thread or in a worker process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import attrs
+import numpy as np
+
+from hvbench import jit, readout
+from hvbench.binding import BindError, Chosen, Loop, bind
+from hvbench.build import HostSpec, build
+from hvbench.cell import Cell, CellResult, Choice, StopFlag, Stopped
+from hvbench.costs import HostCosts, TechniqueCosts
+from hvbench.errors import UserError
+from hvbench.hookspecs import HOOKS, LAYERS
+from hvbench.kernel.guards import (
+    E_DEADLOCK,
+    E_NO_TIME_IN_TRACE,
+    E_RAISED,
+    E_STANDS_STILL,
+    LEGAL,
+)
+from hvbench.kernel.loop import FINISHED, STOPPED
+from hvbench.plan import GroupPlan, Plan, cpu_spec, host_spec, native_cpu, plan_for
+from hvbench.state import schema
+from hvbench.state.memory import HostMemory
+
+EVENTS_A_SLICE = 1_000_000
+EVENTS_A_SLICE_INTERPRETED = 2_000
+"""Events between two looks at the stop flag."""
+
+STALLS = frozenset({E_DEADLOCK, E_STANDS_STILL})
+DECISION_SLOTS = {"scheduler": schema.SCHEDULER_SLOT, "storage": schema.STORAGE_SLOT, "switch": schema.SWITCH_SLOT}
+AXIS_ROWS = {"scheduler": 0, "storage": 1, "switch": 2, "memory": 3}
+
+
+def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
+    """Run a cell. Raises Stopped when the flag is set; a policy's fault is a result, not an exception."""
+    started = time.perf_counter()
+    plan = plan_for(cell.workload, cell.seed)
+    technique = technique_costs(cell)
+    place = host_costs(cell)
+    spec = host_spec(
+        plan, cpu_spec(cell.workload.host, technique, place), plan.groups, cell.horizon_ns, cell.warmup_ns
+    )
+    memory = build(spec)
+    try:
+        bind(memory, chosen_policies(cell), interpreted=jit.interpreted())
+    except BindError as error:
+        return CellResult("failed", str(error), wall_s=time.perf_counter() - started)
+    outcome, error = run(memory, stop)
+    if error is not None:
+        status, reason = error
+        return finish(CellResult(status, reason), memory, started)
+    result = CellResult("ok")
+    result.vms = vm_metrics(plan, memory, cell, stop)
+    summarise(result, memory)
+    return finish(result, memory, started)
+
+
+def finish(result: CellResult, memory: HostMemory, started: float) -> CellResult:
+    """Fill in what every result carries."""
+    header = memory.header[0]
+    result.events = int(header["events"])
+    result.decisions = int(header["decisions"])
+    axis = memory.tables["axis"]
+    result.axis_asks = {name: int(axis["asks"][row]) for name, row in AXIS_ROWS.items()}
+    result.axis_digest = {name: f"{int(axis['digest'][row]) & (1 << 64) - 1:016x}" for name, row in AXIS_ROWS.items()}
+    result.wall_s = time.perf_counter() - started
+    return result
+
+
+def technique_costs(cell: Cell) -> TechniqueCosts:
+    """What the cell's technique costs on the workload's clock."""
+    made = _coarse(cell.choices["technique"], "hvbench_technique_costs", cell.workload.host.cpu_mhz)
+    if not isinstance(made, TechniqueCosts):
+        raise UserError(f"technique {cell.choices['technique'].label}: hvbench_technique_costs must return TechniqueCosts")
+    return made
+
+
+def host_costs(cell: Cell) -> HostCosts:
+    """What the place of the cell's hypervisor costs on the workload's clock."""
+    made = _coarse(cell.choices["host"], "hvbench_host_costs", cell.workload.host.cpu_mhz)
+    if not isinstance(made, HostCosts):
+        raise UserError(f"host {cell.choices['host'].label}: hvbench_host_costs must return HostCosts")
+    return made
+
+
+def _coarse(choice: Choice, hook: str, cpu_mhz: int) -> Any:
+    from hvbench.hookspecs import plugin_manager
+
+    policy, params = choice.policies[0]
+    manager = plugin_manager()
+    manager.register(policy.module)
+    return getattr(manager.hook, hook)(params=params, cpu_mhz=cpu_mhz)
+
+
+def chosen_policies(cell: Cell) -> list[Chosen]:
+    """The cell's decision policies with their slots."""
+    made = []
+    for axis, slot in DECISION_SLOTS.items():
+        for policy, params in cell.choices[axis].policies:
+            made.append(Chosen(slot, policy.name, policy.module, params, policy.digest))
+    for layer, (policy, params) in enumerate(cell.choices["memory"].policies):
+        made.append(Chosen(schema.FIRST_MEMORY_SLOT + layer, policy.name, policy.module, params, policy.digest))
+    return made
+
+
+# running -------------------------------------------------------------------------------------------------
+
+
+def run(memory: HostMemory, stop: StopFlag | None) -> tuple[int, tuple[str, str] | None]:
+    """Boot and run a host to its horizon; returns the loop's outcome and, for a broken cell, (status, reason)."""
+    interpreted = jit.interpreted()
+    loop = Loop(memory, interpreted)
+    limit = EVENTS_A_SLICE_INTERPRETED if interpreted else EVENTS_A_SLICE
+    try:
+        if stop is not None and stop.is_set():
+            raise Stopped("stopped before it began")
+        loop.boot()
+        while True:
+            outcome = loop.run(limit)
+            if outcome in (FINISHED, STOPPED):
+                break
+            if stop is not None and stop.is_set():
+                raise Stopped("stopped")
+    except Stopped:
+        raise
+    except Exception as error:
+        return STOPPED, ("failed", describe_exception(memory, int(memory.header["hook_row"][0]), error))
+    if memory.exceptions:
+        row, raised = memory.exceptions[0]
+        if isinstance(raised, (KeyboardInterrupt, SystemExit)):
+            raise raised
+        return STOPPED, ("failed", describe_exception(memory, row, raised))
+    code = int(memory.header["error"][0])
+    if code:
+        return STOPPED, ("stalled" if code in STALLS else "failed", describe_error(memory, code))
+    return outcome, None
+
+
+def _who(memory: HostMemory, row: int) -> tuple[str, str]:
+    """Policy and hook of a row of the hook table."""
+    if row < 0:
+        return "the workload", ""
+    hook = list(HOOKS)[row // LAYERS]
+    slot = int(memory.tables["hook"]["slot_index"][row])
+    policy = memory.policies.get(slot)
+    return (policy.name if policy else HOOKS[hook].axis), hook
+
+
+def describe_exception(memory: HostMemory, row: int, error: BaseException) -> str:
+    """An exception in a hook, in one line: policy, hook, virtual time, what was raised."""
+    policy, hook = _who(memory, row)
+    now = int(memory.header["now"][0])
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    if row < 0:
+        return f"error inside the kernel at {now} ns: {what}"
+    return f"{policy}: {hook} at {now} ns raised {what}"
+
+
+def describe_error(memory: HostMemory, code: int) -> str:
+    """An illegal answer, in one line: policy, hook, virtual time, answer, what was legal."""
+    header = memory.header[0]
+    row, answer, about, now = (int(header[n]) for n in ("error_hook", "error_answer", "error_extra", "now"))
+    policy, hook = _who(memory, row)
+    if code == E_DEADLOCK:
+        return f"nothing can happen any more at {now} ns: every thread waits; legal: {LEGAL[code]}"
+    if code == E_NO_TIME_IN_TRACE:
+        return f"a trace passes without taking time at {now} ns; legal: {LEGAL[code]}"
+    if code == E_RAISED:
+        return f"{policy}: {hook} at {now} ns raised an exception"
+    return f"{policy}: {hook} at {now} ns answered {answer} (about {about}); legal: {LEGAL[code]}"
+
+
+# alone ---------------------------------------------------------------------------------------------------
+
+_alone: dict[tuple[Any, ...], dict[int, float]] = {}
+_alone_lock = threading.Lock()
+
+
+def alone_rates(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, stop: StopFlag | None) -> dict[int, float]:
+    """Progress of each VM of a group when it has a machine for itself: no hypervisor, no neighbours."""
+    host = plan.workload.host
+    key = (
+        group.trace.digest,
+        group.start_ns,
+        horizon_ns,
+        warmup_ns,
+        repr(attrs.astuple(host)),
+        tuple(repr(attrs.astuple(plan.workload.vms[v].spec)) for v in group.vms),
+        tuple(sorted(group.tier_vm.items())),
+    )
+    with _alone_lock:
+        known = _alone.get(key)
+    if known is not None:
+        return known
+    vcpus = sum(plan.workload.vms[v].spec.vcpus for v in group.vms)
+    memory = build(alone_spec(plan, group, horizon_ns, warmup_ns, vcpus))
+    bind(memory, [], interpreted=jit.interpreted())
+    _, error = run(memory, stop)
+    if error is not None:
+        raise UserError(f"trace {group.trace.name} cannot be replayed alone: {error[1]}")
+    rates = {
+        vm: readout.progress(memory, i, group.trace.has_marks) for i, vm in enumerate(sorted(group.vms))
+    }
+    with _alone_lock:
+        _alone[key] = rates
+    return rates
+
+
+def alone_spec(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, vcpus: int) -> HostSpec:
+    """The host of an alone run."""
+    return host_spec(plan, native_cpu(plan.workload.host, vcpus), (group,), horizon_ns, warmup_ns)
+
+
+# metrics -------------------------------------------------------------------------------------------------
+
+
+def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None) -> list[dict[str, float | int | str]]:
+    """One row a VM, in the workload's order."""
+    seconds = max(1, readout.measured_ns(memory)) / readout.NS_PER_S
+    rows: dict[int, dict[str, float | int | str]] = {}
+    for group in plan.groups:
+        alone = alone_rates(plan, group, cell.horizon_ns, cell.warmup_ns, stop)
+        for vm in group.vms:
+            here = readout.progress(memory, vm, group.trace.has_marks)
+            rows[vm] = {
+                "name": plan.workload.vms[vm].name,
+                "trace": group.trace.name,
+                "progress_per_s": here / seconds,
+                "alone_per_s": alone[vm] / seconds,
+                "slowdown": alone[vm] / here if here > 0 else float("inf"),
+                **readout.vm_cpu_metrics(memory, vm),
+            }
+    return [rows[vm] for vm in sorted(rows)]
+
+
+def summarise(result: CellResult, memory: HostMemory) -> None:
+    """Cell-wide metrics, and whether some VM made no progress at all."""
+    slowdowns = np.array([float(row["slowdown"]) for row in result.vms])
+    stalled = [str(row["name"]) for row in result.vms if row["progress_per_s"] == 0]
+    result.metrics = {**readout.cpu_metrics(memory)}
+    if stalled:
+        result.status = "stalled"
+        result.reason = f"no progress in the measured time: {', '.join(stalled)}"
+        return
+    rates = 1 / slowdowns
+    result.metrics["slowdown_geomean"] = float(np.exp(np.mean(np.log(slowdowns))))
+    result.metrics["slowdown_worst"] = float(slowdowns.max())
+    result.metrics["fairness_jain"] = float(rates.sum() ** 2 / (len(rates) * (rates**2).sum()))
