@@ -158,7 +158,7 @@ def compiled(
 
     folder = str(cache_root() / f"code-{kernel_digest()}")
 
-    class Locator(_CacheLocator):  # type: ignore[misc]
+    class Locator(_CacheLocator):
         def get_cache_path(self) -> str:
             return folder
 
@@ -172,13 +172,13 @@ def compiled(
         def from_function(cls, py_func: Any, py_file: str) -> Any:
             return cls()
 
-    class Impl(CompileResultCacheImpl):  # type: ignore[misc]
-        _locator_classes = [Locator]  # noqa: RUF012
+    class Impl(CompileResultCacheImpl):
+        _locator_classes: Any = [Locator]  # noqa: RUF012
 
         def get_filename_base(self, fullname: str, abiflags: str) -> str:
             return f"{name}-{self.locator.get_disambiguator()}.py{sys.version_info[0]}{sys.version_info[1]}"
 
-    class Cache(FunctionCache):  # type: ignore[misc]
+    class Cache(FunctionCache):
         _impl_class = Impl
 
         def _index_key(self, sig: Any, codegen: Any) -> Any:

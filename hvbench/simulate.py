@@ -54,9 +54,9 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         bind(memory, chosen_policies(cell), interpreted=jit.interpreted())
     except BindError as error:
         return CellResult("failed", str(error), wall_s=time.perf_counter() - started)
-    outcome, error = run(memory, stop)
-    if error is not None:
-        status, reason = error
+    _, broken = run(memory, stop)
+    if broken is not None:
+        status, reason = broken
         return finish(CellResult(status, reason), memory, started)
     result = CellResult("ok")
     result.vms = vm_metrics(plan, memory, cell, stop)

@@ -150,7 +150,7 @@ def _write(context: Any, builder: Any, base: Any, offset: int, code: str, value:
 class _RowAttribute(AttributeTemplate):
     key = RowType
 
-    def generic_resolve(self, row: RowType, attr: str) -> Any:
+    def generic_resolve(self, row: Any, attr: str) -> Any:  # type: ignore[override]
         found = row.find(attr)
         if found is None:
             legal = ", ".join(name for name, _, _ in row.own + row.fields)
@@ -242,7 +242,7 @@ def _host_attribute(typ: HostType, attr: str) -> Any:
 class _HostAttribute(AttributeTemplate):
     key = HostType
 
-    def generic_resolve(self, host: HostType, attr: str) -> Any:
+    def generic_resolve(self, host: Any, attr: str) -> Any:  # type: ignore[override]
         found = _host_attribute(host, attr)
         if found is None:
             legal = ", ".join([*schema.SLOT_ROWS, *schema.TABLES, *schema.SCALARS])

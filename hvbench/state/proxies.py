@@ -49,7 +49,7 @@ def _kernel_property(table: str, name: str, code: str, writable: bool) -> proper
     return property(get, put if writable else refuse)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _row_class(table: str, fields: tuple[tuple[str, str], ...], own: tuple[str, ...], writable: bool) -> type:
     namespace: dict[str, Any] = {"__slots__": ("_index", "_table")}
     for name, code in fields:
