@@ -24,6 +24,7 @@ from hvbench.kernel.guards import (
     E_NO_TIME_IN_TRACE,
     E_RAISED,
     E_STANDS_STILL,
+    E_STARVED,
     LEGAL,
 )
 from hvbench.kernel.loop import FINISHED, STOPPED
@@ -35,7 +36,7 @@ EVENTS_A_SLICE = 1_000_000
 EVENTS_A_SLICE_INTERPRETED = 2_000
 """Events between two looks at the stop flag."""
 
-STALLS = frozenset({E_DEADLOCK, E_STANDS_STILL})
+STALLS = frozenset({E_DEADLOCK, E_STANDS_STILL, E_STARVED})
 DECISION_SLOTS = {"scheduler": schema.SCHEDULER_SLOT, "storage": schema.STORAGE_SLOT, "switch": schema.SWITCH_SLOT}
 AXIS_ROWS = {"scheduler": 0, "storage": 1, "switch": 2, "memory": 3}
 
@@ -230,6 +231,11 @@ def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None
     for group in plan.groups:
         alone = alone_rates(plan, group, cell.horizon_ns, cell.warmup_ns, stop)
         for vm in group.vms:
+            if alone[vm] <= 0:
+                raise UserError(
+                    f"{plan.workload.path}: VM {plan.workload.vms[vm].name} completes nothing even alone between "
+                    f"{cell.warmup_ns / 1e9:g} s and {cell.horizon_ns / 1e9:g} s; make horizon longer, or start earlier"
+                )
             here = readout.progress(memory, vm, group.trace.has_marks)
             rows[vm] = {
                 "name": plan.workload.vms[vm].name,

@@ -312,6 +312,7 @@ def decide(host: Any, p: int, prev: int) -> None:
             fail(host, E_SLICE, SCHED_PICK_NEXT, slice_ns, p)
             return
         pc.idle_on_purpose = 1 if host.runnable_count > 0 else 0
+        disarm(host, K_PCPU, p)
         if slice_ns > 0 and pc.idle_on_purpose:
             arm(host, K_PCPU, p, now + slice_ns)
         return

@@ -10,11 +10,12 @@ from hvbench.kernel.control import drain, tick
 from hvbench.kernel.cpu import arm_pcpu, charge, decide, need_ns, preempt_reason, settle, stop, wake
 from hvbench.kernel.devices import device_event, work_done
 from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, arm, pop
-from hvbench.kernel.guards import E_DEADLOCK, fail
+from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
 from hvbench.kernel.guest import FAULTS, HALTS, advance, start_group, thread_timer
 from hvbench.kernel.hook_rows import (
     SCHED_INIT,
     SCHED_PCPU_ONLINE,
+    SCHED_PICK_NEXT,
     SCHED_SET_AFFINITY,
     SCHED_SET_WEIGHT,
     SCHED_TIMER,
@@ -59,7 +60,11 @@ def run(host: Any, limit: int) -> int:
         if host.error != 0:
             return STOPPED
         if host.heap_len == 0:
-            fail(host, E_DEADLOCK, -1, 0, -1)
+            if host.runnable_count > 0:
+                # somebody could run, no pCPU is asked any more: the scheduler let it idle for ever
+                fail(host, E_STARVED, SCHED_PICK_NEXT, -1, host.runnable_first)
+            else:
+                fail(host, E_DEADLOCK, -1, 0, -1)
             return STOPPED
         first = host.event[0]
         time_ns = first.time_ns
