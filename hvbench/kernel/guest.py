@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.cpu import arm_pcpu, charge, settle, wake
+from hvbench.kernel.cpu import charge
 from hvbench.kernel.events import K_CONTROL, K_THREAD, arm
 from hvbench.kernel.guards import E_NO_TIME_IN_TRACE, fail
 from hvbench.kernel.histogram import H_REQUEST, observe
@@ -22,11 +22,19 @@ from hvbench.kernel.memory import memory_op
 from hvbench.kernel.network import network_op
 from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
 from hvbench.kernel.storage import storage_op
+from hvbench.kernel.threads import (
+    C_FAULT,
+    C_IPI,
+    C_PORT,
+    C_PT,
+    C_SWITCH,
+    C_SYSCALL,
+    C_TIMER,
+    end_wait,
+    thread_ready,
+    wait_for,
+)
 from hvbench.state.records import (
-    BLOCKED,
-    N_PRIVILEGED,
-    PRIVILEGED,
-    RUNNING,
     T_DONE,
     T_ON_VCPU,
     T_READY,
@@ -57,9 +65,6 @@ OP_BARRIER = OPS["barrier"]
 OP_MARK_BEGIN = OPS["mark_begin"]
 OP_MARK_END = OPS["mark_end"]
 
-C_SYSCALL, C_FAULT, C_PT, C_SWITCH, C_TIMER, C_IPI, C_PORT = range(N_PRIVILEGED)
-assert PRIVILEGED[C_IPI] == "ipis" and PRIVILEGED[C_SWITCH] == "context_switches"
-
 OPS_AT_ONE_INSTANT = 50_000_000
 """So many operations without time moving are a trace that takes no time."""
 
@@ -67,60 +72,6 @@ RUNS, HALTS, FAULTS = 0, 1, 2
 
 
 # threads and vCPUs ---------------------------------------------------------------------------------------
-
-
-@jit
-def choose_vcpu(host: Any, t: int) -> int:
-    """The vCPU that a ready thread goes to."""
-    th = host.thread[t]
-    m = host.vm[th.vm]
-    first = m.first_vcpu
-    last = th.vcpu
-    if last < 0:
-        last = first + (t - m.first_thread) % m.vcpus
-    e = host.vcpu[last]
-    best = last
-    load = e.queue_len + (1 if e.current_thread >= 0 else 0)
-    if load == 0:
-        return last
-    for v in range(first, first + m.vcpus):
-        x = host.vcpu[v]
-        here = x.queue_len + (1 if x.current_thread >= 0 else 0)
-        if here < load:
-            best = v
-            load = here
-            if here == 0:
-                break
-    return best
-
-
-@jit
-def thread_ready(host: Any, t: int, by: int) -> None:
-    """A guest thread can go on; `by` is the vCPU that made it so, -1 for a device or a timer."""
-    th = host.thread[t]
-    if th.outside:
-        th.state = T_READY
-        arm(host, K_THREAD, t, host.now)
-        return
-    th.state = T_READY
-    v = choose_vcpu(host, t)
-    th.vcpu = v
-    th.next_ready = -1
-    e = host.vcpu[v]
-    if e.queue_len == 0:
-        e.queue_first = t
-    else:
-        host.thread[e.queue_last].next_ready = t
-    e.queue_last = t
-    e.queue_len += 1
-    if e.state == BLOCKED:
-        if by >= 0 and by != v:
-            # waking a halted vCPU takes an interrupt, which the waker sends
-            host.vcpu[by].overhead_left_ns += max(0, host.ipi_cost_ns + host.cost[C_IPI].extra_ns)
-        wake(host, v)
-    elif e.state == RUNNING and e.queue_len == 1 and e.current_thread >= 0:
-        settle(host, e.pcpu)
-        arm_pcpu(host, e.pcpu)
 
 
 @jit
@@ -355,26 +306,6 @@ def queue_on(host: Any, t: int, k: Any) -> None:
     else:
         k.first = t
     k.last = t
-
-
-@jit
-def wait_for(host: Any, t: int, what: int) -> int:
-    """The thread waits; its operation is over when somebody ends the wait."""
-    th = host.thread[t]
-    th.state = T_WAITING
-    th.waits_for = what
-    return WAITS
-
-
-@jit
-def end_wait(host: Any, t: int, by: int) -> None:
-    """What a thread waited for has come: its operation is done, it is ready."""
-    th = host.thread[t]
-    th.in_op = 0
-    th.recorded_left_ns = 0
-    th.op += 1
-    th.op_progress = 0
-    thread_ready(host, t, by)
 
 
 @jit
