@@ -1,4 +1,4 @@
-"""What people read: a table a workload, what each choice does, what explains the variance, and what it cannot say.
+"""What people read: a table a workload, what choices do, what explains the variance, what nobody can say.
 
 Every table can be drawn in any format that tabulate knows. Rows are means over seeds, best first.
 """
@@ -165,8 +165,8 @@ def report(
 ) -> str:
     """All that is said about one workload's rows. `show` best and worst combinations, None for all.
 
-    `baseline` names a choice (`credit`, or `scheduler=credit`); metrics are then differences to the combination
-    that has it and is equal otherwise.
+    `baseline` names a choice (`credit`, or `scheduler=credit`); metrics are then differences to the
+    combination that has it and is equal otherwise.
     """
     combinations = combine(rows)
     parts = [_heading(rows, combinations, about)]
@@ -190,7 +190,8 @@ def _heading(rows: Sequence[Row], combinations: Sequence[Combination], about: st
     horizons = sorted({(row.horizon_ns, row.warmup_ns) for row in rows})
     times = ", ".join(f"H {units.format_duration(h)}, W {units.format_duration(w)}" for h, w in horizons)
     fixed = [f"{axis} {first.labels[axis]}" for axis in AXES if not _varies(combinations, axis)]
-    line = f"{first.workload}: {len(combinations)} combinations, {seeds} {'seed' if seeds == 1 else 'seeds'}, {times}"
+    counts = f"{len(combinations)} combinations, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    line = f"{first.workload}: {counts}, {times}"
     line += f", {about}" if about else ""
     return line + (f"\nthe same in all: {', '.join(fixed)}" if fixed else "")
 
@@ -316,16 +317,16 @@ def _difference(value: float, base: float) -> str:
 
 def find_choice(combinations: Sequence[Combination], text: str) -> tuple[str, str]:
     """The axis and label that `credit` or `scheduler=credit` names; UserError where none or several do."""
-    axis, equals, label = text.partition("=")
-    if equals and axis in AXES:
-        candidates = [(axis, label)]
-    else:
-        candidates = [(axis, text) for axis in AXES]
-    known = [(a, l) for a, l in candidates if any(c.labels[a] == l for c in combinations)]
+    stated, equals, label = text.partition("=")
+    candidates = [(axis, text) for axis in AXES]
+    if equals and stated in AXES:
+        candidates = [(stated, label)]
+    known = [(axis, name) for axis, name in candidates if any(c.labels[axis] == name for c in combinations)]
     if len(known) == 1:
         return known[0]
     if known:
-        raise UserError(f"{text!r} is on {' and '.join(a for a, _ in known)}; write {known[0][0]}={text}")
+        axes = " and ".join(axis for axis, _ in known)
+        raise UserError(f"{text!r} is on {axes}; write {known[0][0]}={text}")
     labels = sorted({label for combination in combinations for label in combination.labels.values()})
     raise UserError(f"no choice {text!r} in these results{did_you_mean(text, labels, always=True)}")
 
@@ -399,13 +400,14 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
             left = "; ".join(f"{axis} {', '.join(names)}" for axis, names in design.dropped.items())
             competing = sum(not combination.control for combination in combinations)
             said.append(
-                f"Choice means and variance shares are over the largest complete part, {design.cells} cells of "
-                f"{competing * len(design.seeds)}, without {left}."
+                "Choice means and variance shares are over the largest complete part, "
+                f"{design.cells} cells of {competing * len(design.seeds)}, without {left}."
             )
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
         said.append(
-            f"{shared} of {len(rows)} cells were not computed: on an axis never asked another's result is theirs."
+            f"{shared} of {len(rows)} cells were not computed: they differ from a computed one only on axes "
+            "that were never asked, and have its result."
         )
     said.extend(_trouble(rows))
     said.extend(dict.fromkeys(note for row in rows for note in row.result.notes))

@@ -240,7 +240,8 @@ from hvbench.matrix import make_cells
 from hvbench.store import Store
 
 def main():
-    folder, file, mode, sleep_ms = Path(sys.argv[1]), sys.argv[2] == "file", int(sys.argv[3]), int(sys.argv[4])
+    folder, file = Path(sys.argv[1]), sys.argv[2] == "file"
+    mode, sleep_ms = map(int, sys.argv[3:])
     policy = fakes.make_policy(folder)
     schedulers = [
         fakes.choice(
