@@ -179,30 +179,44 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be stored")
 
 
-_SOURCES = (
-    "axes.py",
-    "binding.py",
-    "hookspecs.py",
-    "jit.py",
-    "policy.py",
-    "simulate.py",
-    "traces/format.py",
-    "kernel",
-    "state",
+_PRESENTATION = frozenset(
+    [
+        "cell",
+        "choices",
+        "drawing",
+        "executor",
+        "export",
+        "matrix",
+        "metrics",
+        "nearest",
+        "plugins",
+        "query",
+        "stats",
+        "store",
+        "tables",
+        "worker",
+        "workload",
+    ]
 )
+"""Modules that carry cells to and from the kernel and cannot change a result (a workload's parsed
+values are part of the key by themselves)."""
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Digest of every source of hvbench that can change a result."""
+    """Digest of every source of hvbench that can change a result: not of command line, recorder, tables."""
     root = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=16)
-    for name in _SOURCES:
-        path = root / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(file.relative_to(root).as_posix().encode() + b"\0")
-                digest.update(file.read_bytes())
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        if (
+            parts[0] == "cli"
+            or parts[:2] == ("traces", "record")
+            or (len(parts) == 1 and parts[0] in _PRESENTATION)
+        ):
+            continue
+        digest.update("/".join(parts).encode() + b"\0")
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
-from tabulate import tabulate, tabulate_formats
 
 from hvbench import stats, units
 from hvbench.axes import AXES
 from hvbench.cell import BROKEN, MEASURED
+from hvbench.drawing import DEFAULT_FORMAT, draw
 from hvbench.errors import UserError
 from hvbench.metrics import CELL_METRICS, TABLE_COLUMNS, VM_METRICS, Metric, cell_metric
 from hvbench.nearest import did_you_mean
@@ -21,8 +21,6 @@ from hvbench.store import Row
 
 ROWS = 5
 """Best and worst rows shown where neither --rows nor --all is given."""
-
-DEFAULT_FORMAT = "simple"
 
 
 @define(frozen=True)
@@ -117,36 +115,6 @@ def _columns(
         headers.append(f"{metric.title} [{unit}]" if unit else metric.title)
         columns.append([_number(value / factor) for value in column])
     return headers, [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in values]
-
-
-def check_format(name: str) -> str:
-    """A format that tabulate knows; UserError with the nearest names."""
-    if name not in tabulate_formats:
-        raise UserError(f"no table format {name!r}{did_you_mean(name, tabulate_formats, always=True)}")
-    return name
-
-
-def draw(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
-    """A table; numbers to the right."""
-    align = tuple(
-        "right"
-        if any(row[i] for row in rows) and all(_is_number(row[i]) for row in rows if row[i])
-        else "left"
-        for i in range(len(headers))
-    )
-    return tabulate(
-        rows, headers=headers, tablefmt=fmt, disable_numparse=True, colalign=align if rows else None
-    )
-
-
-def _is_number(text: str) -> bool:
-    if text == "…":
-        return True
-    try:
-        float(text.removesuffix(" %").removeprefix("×"))
-    except ValueError:
-        return False
-    return True
 
 
 # --- one workload --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from hvbench import tables
+from hvbench import drawing, tables
 from hvbench.axes import AXES
 from hvbench.errors import UserError
 from hvbench.metrics import CELL_METRICS, DIRECTIONS, METRICS, SCOPES, TABLE_COLUMNS, UNITS, cell_metric
@@ -139,12 +139,12 @@ def test_an_unclear_baseline_is_a_user_error() -> None:
 
 @pytest.mark.parametrize("fmt", ["github", "latex_booktabs", "html", "tsv", "rounded_grid", "simple"])
 def test_any_format_of_tabulate_works(fmt: str) -> None:
-    assert "sc0" in tables.report(factorial({"scheduler": [1, 2]}), fmt=tables.check_format(fmt))
+    assert "sc0" in tables.report(factorial({"scheduler": [1, 2]}), fmt=drawing.check_format(fmt))
 
 
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean github"):
-        tables.check_format("githb")
+        drawing.check_format("githb")
 
 
 def test_columns_carry_units_and_silent_ones_are_named_once() -> None:

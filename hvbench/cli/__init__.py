@@ -1,0 +1,88 @@
+"""The command line: a command a file, imported when it is asked for.
+
+`hvbench --help` imports no command, and nothing imports Numba before a cell is computed. Errors that a user
+can put right are one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+
+import click
+
+import hvbench
+from hvbench.errors import UserError
+
+COMMANDS: dict[str, str] = {
+    "matrix": "Run workloads against every combination of policies, in one table.",
+    "run": "Run one combination of policies and show every metric, per VM.",
+    "results": "Show stored results again: sorted, filtered, compared.",
+    "plugins": "List the policies, or describe one with its parameters.",
+    "workloads": "List the workloads, or describe one with its settings.",
+    "record": "Record a real program as a trace.",
+    "trace": "Check and describe recorded traces.",
+    "cache": "Manage compiled code.",
+    "version": "Show the version.",
+}
+"""Commands in the order of use, each in the module of its name, with what it is for."""
+
+INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in COMMANDS if importlib.util.find_spec(f"hvbench.cli.{name}") is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(importlib.import_module(f"hvbench.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(hvbench.__version__, "-V", "--version", prog_name="hvbench")
+def cli() -> None:
+    """A benchmark of hypervisor policies: recorded workloads through every combination of plugins."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """The `hvbench` program."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        code = cli.main(args, prog_name="hvbench", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return fail(str(error))
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return fail(" ".join(error.format_message().split()) + hint)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("hvbench: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; say nothing when the interpreter flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def fail(message: str) -> int:
+    """One line on standard error; exit code 2."""
+    click.echo(f"hvbench: {message}", err=True)
+    return 2

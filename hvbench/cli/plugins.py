@@ -1,0 +1,99 @@
+"""`hvbench plugins`: what policies there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hvbench.cli import options
+
+if TYPE_CHECKING:
+    from hvbench.plugins import Policy, Registry
+
+
+@click.command("plugins")
+@click.argument("name", required=False)
+@options.format_option
+def plugins(name: str | None, fmt: str) -> int:
+    """List the policies of each axis; or describe NAME (`credit`, `memory.balloon`, `./mine.py`).
+
+    Exit code 1 where a plugin did not load.
+    """
+    from hvbench.drawing import check_format
+
+    check_format(fmt)
+    registry = options.installed()
+    if name is None:
+        _list(registry, fmt)
+        return 1 if registry.failed else 0
+    click.echo("\n\n\n".join(_describe(policy, fmt) for policy in _find(registry, name)))
+    return 0
+
+
+def _list(registry: Registry, fmt: str) -> None:
+    from hvbench.axes import AXES
+    from hvbench.drawing import draw
+
+    table = []
+    for axis in AXES:
+        for policy in registry.axis(axis):
+            summary = policy.summary + (" (control: not part of all)" if policy.control is not None else "")
+            table.append([axis, policy.name, " ".join(info.alias for info in policy.params), summary])
+    click.echo(draw(["axis", "policy", "parameters", "what it is"], table, fmt))
+
+
+def _find(registry: Registry, name: str) -> list[Policy]:
+    """Every policy of that name, on whatever axis; UserError with the nearest names."""
+    from hvbench.axes import AXES
+    from hvbench.errors import UserError
+    from hvbench.nearest import did_you_mean
+
+    if name.endswith(".py") or "/" in name:
+        return [registry.load_file(Path(name))]
+    axis, dot, rest = name.partition(".")
+    if dot and axis in AXES:
+        return [registry.get(axis, rest)]
+    found = [policy for policy in registry.policies.values() if policy.name == name]
+    if not found:
+        known = sorted({policy.name for policy in registry.policies.values()})
+        raise UserError(
+            f"no policy {name!r}{did_you_mean(name, known, always=True)}; a file is written ./{name}.py"
+        )
+    return found
+
+
+def _describe(policy: Policy, fmt: str) -> str:
+    from hvbench.drawing import draw
+
+    lines = [f"{policy.axis} {policy.name}  ({policy.origin})", "", policy.doc]
+    if policy.claims:
+        lines += ["", f"Claims: {', '.join(sorted(policy.claims))}"]
+    if policy.control is not None:
+        worst = ", ".join(f"{metric} on {workload}" for workload, metric in policy.control.worst_on.items())
+        lines += ["", f"Control: {policy.control.why} Worst by {policy.control.margin:.0%} at: {worst}."]
+    lines += ["", f"Hooks: {', '.join(policy.hooks)}"]
+    if policy.params:
+        table = [
+            [
+                info.alias,
+                info.unit or info.kind.__name__,
+                info.format(info.default),
+                _range(info),
+                info.help,
+                info.source,
+            ]
+            for info in policy.params
+        ]
+        lines += ["", draw(["parameter", "unit", "default", "legal", "meaning", "source"], table, fmt)]
+    return "\n".join(lines)
+
+
+def _range(info: object) -> str:
+    from hvbench.plugins import ParamInfo
+
+    assert isinstance(info, ParamInfo)
+    low = "" if info.low is None else info.format(info.low)
+    high = "" if info.high is None else info.format(info.high)
+    return f"{low} to {high}" if low and high else f"{low} and up" if low else f"up to {high}" if high else ""
