@@ -99,7 +99,8 @@ class Compiled:
 
     def adapter(self, policy: Chosen, hook: str, layouts: dict[str, Layout]) -> int:
         """Address of the adapter of one hook of one policy."""
-        key = f"{policy.digest} {hook}"
+        # the module's name is part of it: a cached function is rebuilt in the module of that name
+            key = f"{policy.digest} {policy.module.__name__} {hook}"
         with self.lock:
             if key not in self.keep:
                 from hvbench.state.native import HOOK_SIGNATURE, KERNEL, HostType, host_at, kernel_view
@@ -108,6 +109,8 @@ class Compiled:
                 own = tuple((name, made.key, made.stride) for name, made in sorted(layouts.items()))
                 function = getattr(policy.module, hook)
                 scope: dict[str, Any] = {
+                    # a cached function is rebuilt in the module of this name
+                    "__name__": __name__,
                     "view": host_at(HostType(own)),
                     "kernel_view": kernel_view,
                     "function": function,

@@ -16,6 +16,7 @@ left alone: other code in the process keeps its own.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -183,6 +184,18 @@ def compiled(
 
         def _index_key(self, sig: Any, codegen: Any) -> Any:
             return sig, codegen.magic_tuple(), key
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:
+                # a damaged or foreign entry is no reason to fail: it is compiled anew and replaced
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            # a cache that cannot be written (full disk, folder gone) costs time, not the run
+            with contextlib.suppress(OSError):
+                super().save_overload(sig, data)
 
     activate()
     dispatcher = njit(nogil=True, **options)(function)

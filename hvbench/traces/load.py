@@ -43,7 +43,7 @@ class LoadedTrace:
     privileged: NDArray[Any]
     threads: tuple[LoadedThread, ...]
     locks: int
-    has_marks: bool
+    counts_requests: bool
 
     @property
     def span_ns(self) -> int:
@@ -96,8 +96,19 @@ def convert(trace: Trace) -> LoadedTrace:
         privileged=privileged,
         threads=_threads(trace),
         locks=locks,
-        has_marks=bool((codes == OPS["mark_end"]).any()),
+        counts_requests=_counts_requests(trace),
     )
+
+
+def _counts_requests(trace: Trace) -> bool:
+    """Whether progress is counted in requests: marks of outside clients, each a request with its reply.
+
+    Marks of guest threads (a compiled file, a finished batch) are kept as latencies; they are too few and too uneven to
+    count progress by, so that such a trace counts recorded compute.
+    """
+    ends = trace.columns["thread"][trace.columns["op"] == OPS["mark_end"]]
+    outside = [i for i, t in enumerate(trace.meta["threads"]) if t.get("role") == "outside"]
+    return bool(np.isin(ends, outside).any())
 
 
 def _threads(trace: Trace) -> tuple[LoadedThread, ...]:
