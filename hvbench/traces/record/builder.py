@@ -89,6 +89,7 @@ class Builder:
         self._drop_unused_rows()
         self._edges()
         self._flows()
+        self._join_replies()
         self._initial_memory()
         retouch(self)
         content_rows(self)
@@ -235,6 +236,27 @@ class Builder:
             self.degraded.append(
                 f"{self.clamped} receives were of bytes sent before the recording began: cut to what was sent in it"
             )
+
+    def _join_replies(self) -> None:
+        """A client that takes a reply in pieces, doing nothing between that others see, takes it at once."""
+        for thread in self.members():
+            if thread.process.tier != OUTSIDE:
+                continue
+            rows: list[Row] = []
+            for row in thread.rows:
+                if row.op == "recv" and len(rows) > 1 and rows[-1].op == "compute":
+                    before = rows[-2]
+                    if before.op == "recv" and before.at["flow"] == row.at["flow"]:
+                        before.at["bytes"] += row.at["bytes"]
+                        before.at["done"] = row.at["done"]
+                        continue
+                last = rows[-1] if rows else None
+                if row.op == "compute" and last is not None and last.op == "compute":
+                    for name, value in row.at.items():
+                        last.at[name] = last.at.get(name, 0) + value
+                    continue
+                rows.append(row)
+            thread.rows = rows
 
     # ------------------------------------------------------------ memory
 

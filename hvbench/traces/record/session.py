@@ -38,6 +38,7 @@ class Options:
 
     command: list[str]
     name: str = ""
+    described: str = ""  # said in the metadata instead of the command
     selection: Selection = field(factory=Selection)
     delay_s: float = 0.0
     max_seconds: float = 0.0  # 0: until the command ends
@@ -304,7 +305,7 @@ def header(options: Options, recording: Recording) -> dict[str, Any]:
     snapshots = len(recording.snapshots) + bool(recording.before)
     return {
         "name": options.name,
-        "command": shlex.join(options.command),
+        "command": options.described or shlex.join(options.command),
         "recorded_at": datetime.datetime.fromtimestamp(recording.started_at, datetime.UTC).isoformat(
             timespec="seconds"
         ),

@@ -49,6 +49,7 @@ class Timeline:
     sockets: list[tuple[str, int, int, int]] = field(factory=list)  # socket, time, own port, other port
     opened: list[tuple[int, int, int]] = field(factory=list)  # time, port, port: a connection begins
     end_ns: int = 0
+    made: int = 0  # processes ever made: their indices stay unique
     ignored_messages: int = 0
 
     # ------------------------------------------------------------ who there is
@@ -68,9 +69,14 @@ class Timeline:
     def _process(self, pid: int, name: str) -> Process:
         process = self.by_pid.get(pid)
         if process is None:
-            process = Process(pid, len(self.processes), {name})
-            self.processes.append(process)
-            self.by_pid[pid] = process
+            process = self._new_process(pid, name)
+        return process
+
+    def _new_process(self, pid: int, name: str) -> Process:
+        process = Process(pid, self.made, {name})
+        self.made += 1
+        self.processes.append(process)
+        self.by_pid[pid] = process
         return process
 
     def _thread(self, tid: int, process: Process, name: str) -> Thread:
@@ -291,9 +297,8 @@ class Timeline:
             return
         self._account(parent, now)
         # The kernel shows the group of a thread only once it runs; until then every child is a process.
-        process = Process(child_tid, len(self.processes), {comm}, started=True)
-        self.processes.append(process)
-        self.by_pid[child_tid] = process
+        process = self._new_process(child_tid, comm)
+        process.started = True
         child = self._thread(child_tid, process, comm)
         child.block = Block(now, -1, (), "S", 0)
         self.memory.forked(parent.process, process)
