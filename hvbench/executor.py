@@ -70,7 +70,7 @@ def default_jobs() -> int:
         return os.cpu_count() or 1
 
 
-def load_simulate(name: str = SIMULATE) -> Simulate:
+def load_simulate(name: str) -> Simulate:
     """The function that `module:function` names."""
     module, _, function = name.partition(":")
     loaded: Simulate = getattr(import_module(module), function)
@@ -85,14 +85,14 @@ def run_cells(
     fresh: bool = False,
     share: bool = True,
     limits: Limits | None = None,
-    simulate: str = SIMULATE,
+    simulate: str | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Summary:
     """Compute the cells that `store` does not hold, and store each as it finishes.
 
     `fresh` computes all of them again. `on_row` is called in the calling thread for every cell, stored ones
-    first. Ctrl-C ends it early with `interrupted` set. Raises UserError where input is bad (a corrupt
-    trace); what had finished is kept.
+    first. `simulate` is what computes a cell, as module:function. Ctrl-C ends it early with `interrupted`
+    set. Raises UserError where input is bad (a corrupt trace); what had finished is kept.
     """
     started = time.monotonic()
     summary = Summary()
@@ -119,7 +119,8 @@ def run_cells(
     for key, row in known.items():
         finish_shared(row, plan.settle(unique[key], row.result))
 
-    workers = _Workers(plan, min(jobs or default_jobs(), max(1, plan.left)), limits or Limits(), simulate)
+    threads = min(jobs or default_jobs(), max(1, plan.left))
+    workers = _Workers(plan, threads, limits or Limits(), simulate or SIMULATE)
 
     def take_in(done: Iterable[_Done]) -> None:
         for each in done:

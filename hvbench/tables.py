@@ -158,10 +158,14 @@ def _heading(rows: Sequence[Row], combinations: Sequence[Combination], about: st
     horizons = sorted({(row.horizon_ns, row.warmup_ns) for row in rows})
     times = ", ".join(f"H {units.format_duration(h)}, W {units.format_duration(w)}" for h, w in horizons)
     fixed = [f"{axis} {first.labels[axis]}" for axis in AXES if not _varies(combinations, axis)]
-    counts = f"{len(combinations)} combinations, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    counts = f"{_count(len(combinations), 'combination')}, {_count(seeds, 'seed')}"
     line = f"{first.workload}: {counts}, {times}"
     line += f", {about}" if about else ""
     return line + (f"\nthe same in all: {', '.join(fixed)}" if fixed else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _varies(combinations: Sequence[Combination], axis: str) -> bool:
@@ -407,7 +411,7 @@ def _trouble(rows: Sequence[Row]) -> list[str]:
             grouped.setdefault((row.status, row.result.reason), []).append(row)
     found = []
     for (status, reason), same in grouped.items():
-        cells = f"{len(same)} {'cell' if len(same) == 1 else 'cells'}"
+        cells = _count(len(same), "cell")
         shared_by_all = [
             f"{axis} {same[0].labels[axis]}"
             for axis in AXES

@@ -58,10 +58,10 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The `hvbench` program."""
-    sys.exit(run(args))
+    sys.exit(execute(args))
 
 
-def run(args: list[str] | None = None) -> int:
+def execute(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
         code = cli.main(args, prog_name="hvbench", standalone_mode=False)
