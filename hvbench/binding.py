@@ -100,7 +100,7 @@ class Compiled:
     def adapter(self, policy: Chosen, hook: str, layouts: dict[str, Layout]) -> int:
         """Address of the adapter of one hook of one policy."""
         # the module's name is part of it: a cached function is rebuilt in the module of that name
-            key = f"{policy.digest} {policy.module.__name__} {hook}"
+        key = f"{policy.digest} {policy.module.__name__} {hook}"
         with self.lock:
             if key not in self.keep:
                 from hvbench.state.native import HOOK_SIGNATURE, KERNEL, HostType, host_at, kernel_view

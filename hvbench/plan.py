@@ -76,7 +76,7 @@ def make_plan(workload: Workload, seed: int) -> Plan:
                 f"{workload.path}: instance {instance!r} replays {len(paths)} different traces; VMs of one instance "
                 "replay one recording"
             )
-        trace = load_trace(members[0].trace_path)
+        trace = load_trace(members[0].trace_path, workload.settings.replay)
         groups.append(
             GroupPlan(
                 instance=instance,
@@ -86,7 +86,9 @@ def make_plan(workload: Workload, seed: int) -> Plan:
                 start_ns=start_offset_ns(members[0], seed, trace.span_ns, workload.warmup_ns),
             )
         )
-    tables = load_tables(tuple(sorted({vm.trace_path for vm in workload.vms})))
+    tables = load_tables(
+        tuple(sorted({vm.trace_path for vm in workload.vms})), workload.settings.replay
+    )
     return Plan(workload, seed, tables, tuple(groups))
 
 

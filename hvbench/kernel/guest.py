@@ -45,7 +45,7 @@ from hvbench.state.records import (
     W_TIMER,
     W_WAKE,
 )
-from hvbench.traces.format import OPS
+from hvbench.traces.format import OPS, UNTIL
 
 OP_COMPUTE = OPS["compute"]
 OP_ALLOC = OPS["alloc"]
@@ -64,6 +64,7 @@ OP_UNLOCK = OPS["unlock"]
 OP_BARRIER = OPS["barrier"]
 OP_MARK_BEGIN = OPS["mark_begin"]
 OP_MARK_END = OPS["mark_end"]
+OP_UNTIL = UNTIL
 
 OPS_AT_ONE_INSTANT = 50_000_000
 """So many operations without time moving are a trace that takes no time."""
@@ -75,8 +76,8 @@ RUNS, HALTS, FAULTS = 0, 1, 2
 
 
 @jit
-def pick_thread(host: Any, v: int) -> int:
-    """Put the first ready thread of a vCPU on it; -1 if there is none."""
+def take_ready(host: Any, v: int) -> int:
+    """Take the first thread out of a vCPU's queue; -1 if it is empty."""
     e = host.vcpu[v]
     t = e.queue_first
     if t < 0:
@@ -87,6 +88,36 @@ def pick_thread(host: Any, v: int) -> int:
         e.queue_last = -1
     e.queue_len -= 1
     th.next_ready = -1
+    return t
+
+
+@jit
+def pull_ready(host: Any, v: int) -> int:
+    """A vCPU that would idle pulls the first thread of its VM's longest queue; -1 if all are empty."""
+    m = host.vm[host.vcpu[v].vm]
+    longest = -1
+    most = 0
+    for other in range(m.first_vcpu, m.first_vcpu + m.vcpus):
+        if host.vcpu[other].queue_len > most:
+            most = host.vcpu[other].queue_len
+            longest = other
+    if longest < 0:
+        return -1
+    t = take_ready(host, longest)
+    host.thread[t].vcpu = v
+    return t
+
+
+@jit
+def pick_thread(host: Any, v: int) -> int:
+    """Put the next ready thread on a vCPU: its own first, else a sibling's; -1 if there is none."""
+    e = host.vcpu[v]
+    t = take_ready(host, v)
+    if t < 0:
+        t = pull_ready(host, v)
+        if t < 0:
+            return -1
+    th = host.thread[t]
     th.state = T_ON_VCPU
     e.current_thread = t
     e.guest_slice_left_ns = host.guest_slice_ns
@@ -161,6 +192,7 @@ def begin(host: Any, t: int, v: int) -> int:
     """Begin the next operation of a thread on vCPU `v` (-1: outside the host)."""
     th = host.thread[t]
     if th.op >= th.op_end:
+        answer_due(host, t)
         th.state = T_DONE
         thread_done(host, t)
         return WAITS
@@ -246,6 +278,8 @@ def begin_sync(host: Any, t: int, v: int) -> int:
         wait_for(host, t, W_TIMER if op == OP_SLEEP else W_OUTSIDE)
         arm(host, K_THREAD, t, host.now + o.a)
         return WAITS
+    if op == OP_UNTIL:
+        return begin_due(host, t)
     if op == OP_MARK_BEGIN:
         th.mark_ns = host.now
         return DONE
@@ -257,6 +291,31 @@ def begin_sync(host: Any, t: int, v: int) -> int:
             th.mark_ns = -1
         return DONE
     return begin_lock(host, t, v)
+
+
+@jit
+def begin_due(host: Any, t: int) -> int:
+    """Open-loop replay: what was due before has been answered; the next is due at its recorded time, or is late."""
+    th = host.thread[t]
+    answer_due(host, t)
+    due = host.group[th.group].loop_start_ns + host.op[th.op].a
+    th.due_ns = due
+    if due <= host.now:
+        return DONE
+    wait_for(host, t, W_TIMER)
+    arm(host, K_THREAD, t, due)
+    return WAITS
+
+
+@jit
+def answer_due(host: Any, t: int) -> None:
+    """Open-loop replay: account the response time of what was due."""
+    th = host.thread[t]
+    if th.due_ns >= 0:
+        if host.now > host.warmup_ns:
+            host.vm[th.vm].marks += 1
+            observe(host, th.vm, H_REQUEST, host.now - th.due_ns)
+        th.due_ns = -1
 
 
 @jit
@@ -351,6 +410,7 @@ def start_group(host: Any, number: int) -> None:
     """All threads of a recorded trace begin at their first operation."""
     g = host.group[number]
     g.done = 0
+    g.loop_start_ns = host.now
     for k in range(g.first_lock, g.first_lock + g.locks):
         x = host.lock[k]
         x.owner = -1

@@ -215,6 +215,10 @@ def control_event(host: Any, number: int) -> None:
     if number == 0:
         for p in range(host.pcpus):
             settle(host, p)
+        for t in range(host.threads):
+            th = host.thread[t]
+            if th.due_ns >= 0:
+                host.vm[th.vm].backlog_warm_ns += max(0, host.now - th.due_ns)
         return
     if number <= host.groups:
         start_group(host, number - 1)
@@ -233,6 +237,10 @@ def finish(host: Any) -> None:
         host.now = host.horizon_ns
     for p in range(host.pcpus):
         settle(host, p)
+    for t in range(host.threads):
+        th = host.thread[t]
+        if th.due_ns >= 0:
+            host.vm[th.vm].backlog_ns += max(0, host.now - th.due_ns)
     v = host.runnable_first
     while v >= 0:
         e = host.vcpu[v]

@@ -43,6 +43,8 @@ OP_NAMES: Final = (
 )  # fmt: skip
 #: Operation name -> code, in the order of `OP_NAMES`. The codes are part of the format.
 OPS: Final[dict[str, int]] = {name: code for code, name in enumerate(OP_NAMES)}
+#: Code of the operation that open-loop replay puts before what is due at a recorded time; never in a file.
+UNTIL: Final = len(OP_NAMES)
 
 FLAG_WRITE: Final = 1
 FLAG_SAMPLED: Final = 2  # reconstructed by a rule, not seen

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvbench.state import schema
-from hvbench.traces.format import OPS, PRIVILEGED, Trace, read_trace
+from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, read_trace
 
 _A_USER = ("compute",)
 _A_PAGE = ("alloc", "free", "exit", "touch", "mtouch", "fread", "fwrite", "fsync", "content", "blk_read", "blk_write")
@@ -133,18 +133,46 @@ def _threads(trace: Trace) -> tuple[LoadedThread, ...]:
     )
 
 
+def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
+    """The same operations, each begun at its recorded time (or late), whatever became of the ones before.
+
+    Before each operation whose recorded time is later than that of the one before it in its thread, an `UNTIL` is put
+    in; `time_ns` are the recorded times of the trace's rows.
+    """
+    moves = np.ones(len(trace.ops), bool)
+    moves[1:] = time_ns[1:] > time_ns[:-1]
+    for t in trace.threads:
+        if t.first < t.end:
+            moves[t.first] = True
+    shift = np.cumsum(moves)
+    ops = schema.TABLES["op"].layout.zeros(len(trace.ops) + int(moves.sum()))
+    at = np.arange(len(trace.ops)) + shift
+    ops[at] = trace.ops
+    until = at[moves] - 1
+    ops["op"][until] = UNTIL
+    ops["x"][until] = -1
+    ops["a"][until] = time_ns[moves]
+    before = np.concatenate([[0], shift])
+    threads = tuple(
+        attrs.evolve(t, first=int(t.first + before[t.first]), end=int(t.end + before[t.end])) for t in trace.threads
+    )
+    return attrs.evolve(trace, digest=f"{trace.digest}-open", ops=ops, threads=threads)
+
+
 @lru_cache(maxsize=64)
-def _load(path: Path, mtime_ns: int) -> LoadedTrace:
-    return convert(read_trace(path))
+def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
+    trace = read_trace(path)
+    made = convert(trace)
+    return open_loop(made, trace.columns["time_ns"]) if replay == "open" else made
 
 
-def load_trace(path: Path) -> LoadedTrace:
-    """Read and convert a trace; remembered until the file changes. Raises TraceError."""
+def load_trace(path: Path, replay: str = "closed") -> LoadedTrace:
+    """Read and convert a trace for closed- or open-loop replay; remembered until the file changes. Raises TraceError."""
     try:
         stamp = path.stat().st_mtime_ns
     except OSError:
         stamp = 0
-    return _load(path, stamp)
+    return _load(path, stamp, replay)
 
 
 @attrs.frozen(eq=False)
@@ -157,10 +185,10 @@ class Tables:
 
 
 @lru_cache(maxsize=16)
-def _concatenate(paths: tuple[tuple[Path, int], ...]) -> Tables:
+def _concatenate(paths: tuple[tuple[Path, int], ...], replay: str) -> Tables:
     loaded: dict[str, LoadedTrace] = {}
     for path, stamp in paths:
-        made = _load(path, stamp)
+        made = _load(path, stamp, replay)
         loaded.setdefault(made.digest, made)
     ops, privileged, first_op = [], [], {}
     at = rows = 0
@@ -186,6 +214,6 @@ def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
     return made
 
 
-def load_tables(paths: tuple[Path, ...]) -> Tables:
+def load_tables(paths: tuple[Path, ...], replay: str = "closed") -> Tables:
     """The shared tables of a workload's traces. They are never written, so that cells in threads share them."""
-    return _concatenate(tuple((p, p.stat().st_mtime_ns) for p in sorted(set(paths))))
+    return _concatenate(tuple((p, p.stat().st_mtime_ns) for p in sorted(set(paths))), replay)
