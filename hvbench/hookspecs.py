@@ -78,7 +78,8 @@ def sched_select_pcpu(host, vcpu, prev, now):
 
     When: after sched_wake. Arguments: prev is the pCPU it ran on last, -1 for never.
     Returns: a pCPU, which is asked for a decision now if it idles; or -1, and nobody is asked.
-    Default: prev if it idles, else the idle pCPU of lowest index, else -1.
+    Default: prev if it idles, else the idle pCPU of lowest index, else -1. A pCPU that was asked and has not
+    answered yet does not count as idle, so that several entities woken at one instant go to several pCPUs.
     Note: to preempt a busy pCPU, kick(host, pcpu).
     """
 

@@ -89,7 +89,7 @@ def set_idle(host: Any, p: int, idle: int) -> None:
 
 @jit
 def lowest_idle(host: Any) -> int:
-    """The idle pCPU of lowest index, -1 for none."""
+    """The idle pCPU of lowest index that nobody has asked yet, -1 for none."""
     for word in range(len(host.idle)):
         bits = host.idle[word].bits
         if bits != 0:
@@ -225,6 +225,9 @@ def request_decision(host: Any, p: int, why: int) -> None:
     pc = host.pcpu[p]
     if pc.resched:
         return
+    if pc.current < 0:
+        # asked already: whoever wakes next at this instant looks for another one
+        set_idle(host, p, 0)
     pc.resched = 1
     pc.why = why
     pc.next_resched = -1
@@ -276,7 +279,6 @@ def stop(host: Any, p: int, runnable: int, why: int) -> None:
     pc.current = -1
     pc.last = v
     host.running = host.running - 1
-    set_idle(host, p, 1)
     disarm(host, K_PCPU, p)
     e.stopped_why = why
     e.busy_mark_ns = pc.busy_ns
@@ -311,6 +313,7 @@ def decide(host: Any, p: int, prev: int) -> None:
         if slice_ns < 0:
             fail(host, E_SLICE, SCHED_PICK_NEXT, slice_ns, p)
             return
+        set_idle(host, p, 1)
         pc.idle_on_purpose = 1 if host.runnable_count > 0 else 0
         disarm(host, K_PCPU, p)
         if slice_ns > 0 and pc.idle_on_purpose:

@@ -96,7 +96,7 @@ class Pcpu:
     core: int = col("index of its core", "i4")
     llc: int = col("index of its last-level cache", "i4")
     node: int = col("index of its memory node", "i4")
-    idle: int = col("1 while nothing runs here", "i4", default=1)
+    idle: int = col("1 while nothing runs here and no decision is due", "i4", default=1)
     current: int = col("entity that runs here, -1 for none", default=-1)
     last: int = col("entity that ran here last, -1 for none", default=-1)
     segment_start_ns: int = col("when the running segment began: time up to here is accounted")
