@@ -43,6 +43,11 @@ class Plan:
     groups: tuple[GroupPlan, ...]
 
     @property
+    def open_loop(self) -> bool:
+        """Whether operations begin at their recorded times, whatever became of the ones before."""
+        return self.workload.settings.replay == "open"
+
+    @property
     def longest_loop_ns(self) -> int:
         """Recorded span of the longest trace."""
         return max(g.trace.span_ns for g in self.groups)

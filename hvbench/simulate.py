@@ -32,6 +32,9 @@ from hvbench.plan import GroupPlan, Plan, cpu_spec, host_spec, native_cpu, plan_
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 
+OVERLOAD_SHARE = 0.05
+"""An open-loop VM whose lateness grows by more than this share of the measured time is overloaded."""
+
 EVENTS_A_SLICE = 1_000_000
 EVENTS_A_SLICE_INTERPRETED = 2_000
 """Events between two looks at the stop flag."""
@@ -61,7 +64,10 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         return finish(CellResult(status, reason), memory, started)
     result = CellResult("ok")
     result.vms = vm_metrics(plan, memory, cell, stop)
-    summarise(result, memory)
+    if plan.open_loop:
+        summarise_open(result, memory)
+    else:
+        summarise(result, memory)
     return finish(result, memory, started)
 
 
@@ -228,6 +234,8 @@ def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None
     """One row a VM, in the workload's order."""
     seconds = max(1, readout.measured_ns(memory)) / readout.NS_PER_S
     rows: dict[int, dict[str, float | int | str]] = {}
+    if plan.open_loop:
+        return [open_metrics(plan, memory, vm) for vm in range(len(plan.workload.vms))]
     for group in plan.groups:
         alone = alone_rates(plan, group, cell.horizon_ns, cell.warmup_ns, stop)
         for vm in group.vms:
@@ -246,6 +254,29 @@ def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None
                 **readout.vm_cpu_metrics(memory, vm),
             }
     return [rows[vm] for vm in sorted(rows)]
+
+
+def open_metrics(plan: Plan, memory: HostMemory, vm: int) -> dict[str, float | int | str]:
+    """A VM under open-loop replay: it has no slowdown, but response times and a backlog."""
+    row = memory.tables["vm"][vm]
+    return {
+        "name": plan.workload.vms[vm].name,
+        "progress_per_s": int(row["marks"]) / (max(1, readout.measured_ns(memory)) / readout.NS_PER_S),
+        "backlog_ns": int(row["backlog_ns"]),
+        "backlog_growth_ns": int(row["backlog_ns"] - row["backlog_warm_ns"]),
+        **readout.vm_cpu_metrics(memory, vm),
+    }
+
+
+def summarise_open(result: CellResult, memory: HostMemory) -> None:
+    """Cell-wide metrics under open-loop replay; a VM whose backlog grows by 5 % of the time is overloaded."""
+    result.metrics = {**readout.cpu_metrics(memory)}
+    result.metrics["backlog_ns"] = sum(int(row["backlog_ns"]) for row in result.vms)
+    bound = readout.measured_ns(memory) * OVERLOAD_SHARE
+    late = [str(row["name"]) for row in result.vms if float(row["backlog_growth_ns"]) > bound]
+    if late:
+        result.status = "overloaded"
+        result.reason = f"the backlog grows: {', '.join(late)}"
 
 
 def summarise(result: CellResult, memory: HostMemory) -> None:
