@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,8 @@ class WorkerProcess:
             return result
         if kind == "bad input":
             raise UserError(content)
+        if kind == "error":
+            raise RuntimeError(f"in a worker process: {content}")
         code = self.kill()
         if self.stop.is_set():
             raise Stopped("stopped")
@@ -254,6 +257,8 @@ def _serve(connection: Connection, simulate_name: str) -> None:
                 )
             except UserError as error:
                 answer = "bad input", str(error)
+            except Exception:
+                answer = "error", traceback.format_exc()
             connection.send(answer)
 
 
