@@ -108,13 +108,13 @@ REDIS: Final = "redis-server --port 7801 --save '' --appendonly no --logfile /de
 
 @recipe("redis-bench", "redis-server", "redis-benchmark", "redis-cli")
 def redis_bench(folder: Path) -> dict[str, Any]:
-    """Redis under redis-benchmark over loopback TCP: pipelines of 128 sets, and sorts of a list of 2000."""
+    """Redis under redis-benchmark over loopback TCP: pipelines of 256 sets, and sorts of a list of 2000."""
     text = f"""
 {REDIS} >/dev/null &
 until redis-cli -p 7801 ping >/dev/null 2>&1; do sleep 0.1; done
 redis-benchmark -p 7801 -q -n 2000 -r 1000000 rpush mylist element:__rand_int__ >/dev/null
 redis-benchmark -p 7801 -q -n 20000 -r 20000 -d 64 -t set >/dev/null
-redis-benchmark -p 7801 -q -c 3 -n 100000000 -P 128 -r 20000 -d 64 -t set >/dev/null &
+redis-benchmark -p 7801 -q -c 2 -n 100000000 -P 256 -r 20000 -d 64 -t set >/dev/null &
 exec redis-benchmark -p 7801 -q -c 1 -n 100000000 sort mylist alpha limit 0 20 >/dev/null
 """
     return {
@@ -124,6 +124,294 @@ exec redis-benchmark -p 7801 -q -c 1 -n 100000000 sort mylist alpha limit 0 20 >
         "max_seconds": 1.5,
         "runs": 2,
         "touch_resolution_ns": 5_000_000,
+    }
+
+
+@recipe("postgres-pgbench", str(POSTGRES / "postgres"), "pgbench", "runuser")
+def postgres_pgbench(folder: Path) -> dict[str, Any]:
+    """PostgreSQL 15 under pgbench (TPC-B-like, scale 5, 6 clients, 300 transactions/s), over loopback TCP, with fsync."""
+    data = folder / "data"
+    shutil.chown(folder, "postgres")
+    text = f"""
+as() {{ runuser -u postgres -- "$@"; }}
+rm -rf {data} {folder}/log
+as {POSTGRES}/initdb -D {data} -A trust --no-sync >/dev/null
+cat >> {data}/postgresql.conf <<END
+port = 7802
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '{folder}'
+shared_buffers = 32MB
+logging_collector = off
+END
+as {POSTGRES}/postgres -D {data} 2>{folder}/log &
+until as {POSTGRES}/pg_isready -q -h 127.0.0.1 -p 7802; do sleep 0.1; done
+as createdb -h 127.0.0.1 -p 7802 bench
+as pgbench -q -i -s 5 -h 127.0.0.1 -p 7802 bench 2>/dev/null
+exec runuser -u postgres -- pgbench -n -c 6 -j 1 -T 600 -R 300 -h 127.0.0.1 -p 7802 bench >/dev/null
+"""
+    return {
+        "command": script(folder, text),
+        "selection": tiers("^pgbench", database=r"^postgres\b"),
+        "delay_s": 9.0,
+        "max_seconds": 1.5,
+        "runs": 2,
+        "touch_resolution_ns": 5_000_000,
+    }
+
+
+NGINX: Final = """
+daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log;
+user root;
+events {{ worker_connections 128; }}
+http {{
+  access_log {folder}/access.log; sendfile on; tcp_nopush on; keepalive_requests 1000000;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  server {{ listen 127.0.0.1:7803; root {folder}/www; gzip on; gzip_min_length 500; gzip_types text/plain; }}
+}}
+"""
+
+WRK_FILES: Final = """
+local drawn = 7
+function request()
+  drawn = (drawn * 1103515245 + 12345) % 2147483648
+  local kind = math.floor(drawn / 65536) % {kinds}
+  return wrk.format("GET", "{path}" .. kind .. "{ending}", {headers})
+end
+function delay() drawn = (drawn * 1103515245 + 12345) % 2147483648; return 1 + math.floor(drawn / 65536) % {think_ms} end
+"""
+
+
+@recipe("nginx-wrk", "nginx", "wrk")
+def nginx_wrk(folder: Path) -> dict[str, Any]:
+    """nginx serving files of 1 to 100 KB, text compressed on the way, to 16 clients of wrk with think times."""
+    draw = random.Random(5)
+    www = folder / "www"
+    www.mkdir()
+    words = ["guest", "page", "balloon", "frame", "credit", "switch", "request", "uplink", "vcpu", "disk"]
+    for i in range(60):
+        size = int(1000 * 100 ** draw.random())
+        text = " ".join(draw.choice(words) + str(draw.randint(0, 999)) for _ in range(size // 8))
+        (www / f"page{i}.txt").write_text(text)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+    lua = WRK_FILES.format(kinds=60, path="/page", ending=".txt", headers='{["Accept-Encoding"]="gzip"}', think_ms=8)
+    (folder / "files.lua").write_text(lua)
+    text = """
+nginx -c $PWD/nginx.conf &
+sleep 1
+exec wrk -t 1 -c 16 -d 600 -s files.lua http://127.0.0.1:7803/ >/dev/null
+"""
+    return {
+        "command": script(folder, text),
+        "selection": tiers("^wrk", web="^nginx"),
+        "delay_s": 2.5,
+        "max_seconds": 1.5,
+        "runs": 2,
+        "touch_resolution_ns": 5_000_000,
+    }
+
+
+WEBAPP: Final = '''
+"""A small threaded web application: each page is put together from a few values of a cache."""
+import hashlib, socket, socketserver, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+local = threading.local()
+
+
+def cache(*words):
+    """One command to the cache, on this thread's own connection."""
+    if not hasattr(local, "file"):
+        local.socket = socket.create_connection(("127.0.0.1", 7801))
+        local.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local.file = local.socket.makefile("rb")
+    encoded = [word.encode() if isinstance(word, str) else word for word in words]
+    local.socket.sendall(b"*%d\\r\\n" % len(encoded) + b"".join(b"$%d\\r\\n%s\\r\\n" % (len(w), w) for w in encoded))
+    line = local.file.readline()
+    if line[:1] == b"$" and int(line[1:]) >= 0:
+        return local.file.read(int(line[1:]) + 2)[:-2]
+    return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        number = int(self.path.rpartition("/")[2] or 0)
+        parts = []
+        for i in range(3):
+            key = "part:%d" % ((number * 7 + i * 13) % 400)
+            value = cache("GET", key)
+            if value is None:
+                value = hashlib.sha256(key.encode()).hexdigest().encode() * 20
+                cache("SET", key, value)
+            parts.append(value)
+        cache("INCR", "hits:%d" % number)
+        body = b"".join(b"<p>%s</p>\\n" % part for part in parts)
+        body += hashlib.sha256(body).hexdigest().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+ThreadingHTTPServer(("127.0.0.1", 7804), Handler).serve_forever()
+'''
+
+
+@recipe("web-cache", "redis-server", "redis-cli", "wrk", "python3")
+def web_cache(folder: Path) -> dict[str, Any]:
+    """A threaded Python web application that asks a Redis cache four times a page; 8 clients of wrk."""
+    (folder / "webapp.py").write_text(WEBAPP)
+    lua = WRK_FILES.format(kinds=200, path="/page/", ending="", headers="{}", think_ms=25)
+    (folder / "pages.lua").write_text(lua)
+    text = f"""
+{REDIS} >/dev/null &
+until redis-cli -p 7801 ping >/dev/null 2>&1; do sleep 0.1; done
+python3 webapp.py &
+sleep 1
+exec wrk -t 1 -c 8 -d 600 -s pages.lua http://127.0.0.1:7804/ >/dev/null
+"""
+    return {
+        "command": script(folder, text),
+        "selection": tiers("^wrk", web=r"^webapp\.py", cache="^redis-server"),
+        "delay_s": 4.0,
+        "max_seconds": 1.5,
+        "runs": 2,
+        "touch_resolution_ns": 5_000_000,
+    }
+
+
+# ---------------------------------------------------------------- files
+
+
+@recipe("dbench", "dbench", "/usr/share/dbench/client.txt")
+def dbench(folder: Path) -> dict[str, Any]:
+    """dbench, the load of a file server: 3 clients, fsync after writes, at a limited rate."""
+    text = f"exec dbench -D {folder} -c /usr/share/dbench/client.txt -F -R 30 -t 60 3 >/dev/null\n"
+    return {
+        "command": script(folder, text),
+        "delay_s": 3.0,
+        "max_seconds": 1.5,
+        "runs": 2,
+        "touch_resolution_ns": 5_000_000,
+    }
+
+
+# ---------------------------------------------------------------- memory
+
+
+MEMDB_LOAD: Final = '''
+"""Fills a Redis, then reads and writes it in bursts: a skewed choice of keys, phases of rest."""
+import random, socket, time
+
+draw = random.Random(3)
+link = socket.create_connection(("127.0.0.1", 7801))
+answers = link.makefile("rb", 1 << 20)
+
+
+def run(commands):
+    link.sendall(b"".join(
+        b"*%d\\r\\n" % len(c) + b"".join(b"$%d\\r\\n%s\\r\\n" % (len(w), w) for w in c) for c in commands))
+    for _ in commands:
+        line = answers.readline()
+        if line[:1] == b"$" and int(line[1:]) >= 0:
+            answers.read(int(line[1:]) + 2)
+
+
+def value(key):
+    return b"%012d" % key * draw.randint(20, 200)
+
+
+KEYS = 48000
+for start in range(0, KEYS, 400):
+    run([(b"SET", b"key:%d" % k, value(k)) for k in range(start, start + 400)])
+    time.sleep(0.012)
+begin = time.monotonic()
+while True:
+    phase = int(time.monotonic() - begin) // 12 % 3
+    if phase == 2:
+        time.sleep(1.0)
+        continue
+    hot = draw.randint(0, 3) * KEYS // 8 if phase else 0
+    commands = []
+    for _ in range(4000):
+        key = (hot + int(draw.paretovariate(0.6) * 40)) % KEYS
+        if draw.random() < 0.1:
+            commands.append((b"SET", b"key:%d" % key, value(key)))
+        else:
+            commands.append((b"STRLEN", b"key:%d" % key) if draw.random() < 0.5 else (b"GETRANGE", b"key:%d" % key, b"0", b"40"))
+    run(commands)
+    time.sleep(draw.expovariate(4))
+'''
+
+
+@recipe("memdb", "redis-server", "redis-cli", "python3")
+def memdb(folder: Path) -> dict[str, Any]:
+    """A Redis of 80 MB that is filled, then used in bursts with a few hot ranges and phases of rest; 75 s."""
+    (folder / "memload.py").write_text(MEMDB_LOAD)
+    text = f"""
+{REDIS} >/dev/null &
+until redis-cli -p 7801 ping >/dev/null 2>&1; do sleep 0.1; done
+exec python3 memload.py
+"""
+    return {
+        "command": script(folder, text),
+        "selection": tiers(r"^memload\.py", cache="^redis-server"),
+        "delay_s": 0.4,
+        "max_seconds": 75.0,
+        "runs": 2,
+        "snapshot_s": 7.5,
+        "touch_resolution_ns": 50_000_000,
+    }
+
+
+MEMJOB: Final = '''
+"""A batch job with NumPy: rounds that load a file, build large arrays, work on parts of them and rest."""
+import ctypes, sys, time
+import numpy as np
+
+mark = ctypes.CDLL(None).prctl
+draw = np.random.default_rng(11)
+keep = draw.standard_normal((16, 1 << 16))  # 8 MiB that stay
+for round in range(1000):
+    mark(0x68766D62, 1, 0, 0, 0)
+    data = np.fromfile("input.bin", dtype=np.float64)  # 24 MiB through the page cache
+    size = int(draw.integers(2, 9)) << 20
+    table = np.zeros(size)  # 16 to 64 MiB, touched as they are used
+    for part in range(8):
+        piece = slice(part * size // 8, (part + 1) * size // 8)
+        table[piece] = np.sqrt(np.abs(np.resize(data, size // 8))) + part
+        table[piece] *= keep[part].mean()
+    order = np.sort(table[:: int(draw.integers(2, 6))])
+    keep[round % 16] = order[: 1 << 16]
+    table[: size // 3].cumsum(out=table[: size // 3])
+    if round % 4 == 3:
+        keep.tofile("output.bin")
+    del data, order
+    mark(0x68766D62, 2, 0, 0, 0)
+    time.sleep(float(draw.exponential(0.7)))
+    del table
+'''
+
+
+@recipe("memjob", sys.executable)
+def memjob(folder: Path) -> dict[str, Any]:
+    """A NumPy batch job in rounds: reads 24 MiB, works in 16 to 64 MiB, rests; 75 s."""
+    (folder / "memjob.py").write_text(MEMJOB)
+    (folder / "input.bin").write_bytes(random.Random(2).randbytes(24 << 20))
+    text = f"export OPENBLAS_NUM_THREADS=1\nexec {sys.executable} memjob.py\n"
+    return {
+        "command": script(folder, text),
+        "max_seconds": 75.0,
+        "runs": 2,
+        "snapshot_s": 7.5,
+        "touch_resolution_ns": 20_000_000,
     }
 
 

@@ -8,6 +8,7 @@ deadlock as long as each wait's wake-up and each receive's bytes are in the trac
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from typing import Any, Final
 
@@ -232,6 +233,7 @@ class Builder:
                 if row.op == "recv" and not row.at["bytes"] and row.at["blocked"]:
                     self._as_outside(thread, row)
             thread.rows = [row for row in thread.rows if row.op != "recv" or row.at["bytes"]]
+        self._fill_slots(order)
         if self.clamped:
             self.degraded.append(
                 f"{self.clamped} receives were of bytes sent before the recording began: cut to what was sent in it"
@@ -256,6 +258,44 @@ class Builder:
                         last.at[name] = last.at.get(name, 0) + value
                     continue
                 rows.append(row)
+            thread.rows = rows
+
+    def _fill_slots(self, order: list[tuple[int, int, int, Thread, Row]]) -> None:
+        """Move a receive to where its thread blocked for it (in epoll_wait, say).
+
+        Only if all of its bytes had been sent when that wait ended: else the wait was for something else, and
+        a receive before what the thread did in between could wait for ever.
+        """
+        sent: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+        received: dict[tuple[int, int], int] = {}
+        moves: dict[int, Row] = {}
+        for time, _, _, thread, row in order:
+            if "flow" not in row.at:
+                continue
+            flow = row.at["flow"]
+            end = self.flow_list[flow]["ends"].index(thread.process.tier)
+            if row.op == "send":
+                times, sums = sent.setdefault((flow, 1 - end), ([], []))
+                sums.append((sums[-1] if sums else 0) + row.at["bytes"])
+                times.append(time)
+                continue
+            received[flow, end] = received.get((flow, end), 0) + row.at["bytes"]
+            slot = row.at.get("slot")
+            times, sums = sent.get((flow, end), ([], []))
+            by_then = bisect_right(times, slot.at["woke"]) if slot is not None else 0
+            if slot is not None and by_then and sums[by_then - 1] >= received[flow, end]:
+                moves[id(slot)] = row
+        moved = {id(row) for row in moves.values()}
+        for thread in self.members():
+            rows = []
+            for row in thread.rows:
+                if row.op == "slot":
+                    mine = moves.get(id(row))
+                    if mine is not None:
+                        mine.time = row.time
+                        rows.append(mine)
+                elif id(row) not in moved:
+                    rows.append(row)
             thread.rows = rows
 
     # ------------------------------------------------------------ memory
@@ -431,6 +471,7 @@ class Builder:
             "objects": objects,
             "flows": self.flow_list,
             "wait_shares": {name: round(waited[name] / total, 6) if total else 0.0 for name in WAIT_CLASSES},
+            "kept_waits": {cause: took for cause, took in self.timeline.causes.most_common(8)},
             "waited_ns": {name: waited[name] for name in WAIT_CLASSES},
             "degraded": list(self.degraded),
         }

@@ -15,7 +15,8 @@ WAIT_CLASSES = ("thread_edge", "timer", "disk", "network", "outside", "unknown")
 class Row:
     """An operation under construction.
 
-    `at` are further columns; while rows are being collected it may also hold `space`/`file`/`socket`
+    The operation "slot" is none of the format: there a thread blocked for a packet, and the receive that follows
+    may belong there. `at` are further columns; while rows are being collected it may also hold `space`/`file`/`socket`
     (what later becomes object or flow) and, for waits, the edge.
     """
 
@@ -49,9 +50,19 @@ class Block:
     syscall: int
     arguments: tuple[int, ...]
     state: str
-    position: int
     faulting: bool = False
     woken: bool = False
+
+
+@define(eq=False)
+class EarlyWake:
+    """A wake-up that came while the sleeper was still on its way to sleep; counts if nothing else wakes it."""
+
+    time: int
+    waker: Thread | None
+    position: int  # in the waker's rows
+    context: str
+    comm: str
 
 
 @define(eq=False)
@@ -76,8 +87,8 @@ class Thread:
     fault: tuple[int, bool] | None = None  # page, write: not yet known whether of a file
     touches: list[tuple[Any, int, int, bool]] = field(factory=list)  # space or file, page, pages, write
     block: Block | None = None
-    network_position: int = -1  # where in `rows` it blocked for a packet whose receive is still to come
-    network_blocked_ns: int = 0
+    early_wake: EarlyWake | None = None
+    slot: Row | None = None  # where it blocked for a packet whose receive is still to come
     ports: tuple[int, int] | None = None
     exited: bool = False
     last_time: int = 0

@@ -15,6 +15,7 @@ The kernel does not say when a page fault is over; `FAULT_NS` of each are booked
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -25,12 +26,14 @@ from hvbench.traces.record import syscalls
 from hvbench.traces.record.ftrace import Event
 from hvbench.traces.record.memory import FileObject, Memory, Space
 from hvbench.traces.record.procfs import ProcessState, runs
-from hvbench.traces.record.rows import Block, Process, Row, Thread
+from hvbench.traces.record.rows import Block, EarlyWake, Process, Row, Thread
 
 #: Kernel time booked for each page fault in user mode (about what a minor fault takes).
 FAULT_NS: Final = 700
 #: Compute shorter than this is carried over to the next one instead of making a row of its own.
 SMALLEST_BURST_NS: Final = 1_000
+#: A wake-up up to so long before the sleeper left its CPU can have been the one that ended its sleep.
+EARLY_NS: Final = 100_000
 #: Comm prefixes of kernel threads that complete disk I/O.
 DISK_WORKERS: Final = ("kworker", "jbd2", "loop", "kswapd", "ksoftirqd", "mmcqd", "dm", "nvme", "swapper")
 
@@ -51,6 +54,7 @@ class Timeline:
     end_ns: int = 0
     made: int = 0  # processes ever made: their indices stay unique
     ignored_messages: int = 0
+    causes: Counter[str] = field(factory=Counter)  # ns of waits kept as durations, by what is known of them
 
     # ------------------------------------------------------------ who there is
 
@@ -64,7 +68,7 @@ class Timeline:
                 thread = self._thread(item.tid, process, item.comm)
                 if item.syscall >= 0:
                     thread.syscall, thread.arguments = item.syscall, item.arguments
-                    thread.block = Block(0, item.syscall, item.arguments, "S", 0)
+                    thread.block = Block(0, item.syscall, item.arguments, "S")
 
     def _process(self, pid: int, name: str) -> Process:
         process = self.by_pid.get(pid)
@@ -214,14 +218,14 @@ class Timeline:
             elif not state.startswith("R"):
                 self._settle_fault(thread)
                 self._flush(thread, now)
-                blocked = Block(now, thread.syscall, thread.arguments, state, len(thread.rows), faulting)
-                thread.block = blocked
+                thread.block = Block(now, thread.syscall, thread.arguments, state, faulting)
                 if thread.syscall in syscalls.POLLS:
-                    thread.network_position = -1
+                    thread.slot = None
         thread = self.by_tid.get(following)
         if thread is not None:
             if thread.block is not None and not thread.block.woken and thread.block.since >= 0:
-                self._end_block(thread, now, None, "", "")
+                self._end_by_early_wake(thread, now)
+            thread.early_wake = None
             thread.block = None
             thread.running = True
             thread.accounted_to = now
@@ -234,12 +238,35 @@ class Timeline:
         if waker is not None and waker.running and cpu != event.cpu:
             waker.counts["ipis"] += 1
         thread = self.by_tid.get(target)
-        if thread is None or thread.block is None or thread.block.woken or thread is waker:
+        if thread is None or thread is waker:
+            return
+        if thread.block is None:
+            position = len(waker.rows) if waker is not None else 0
+            thread.early_wake = EarlyWake(now, waker, position, event.context, event.comm)
+            return
+        if thread.block.woken:
             return
         thread.block.woken = True
         self._end_block(thread, now, waker, event.context, event.comm)
 
-    def _end_block(self, thread: Thread, now: int, waker: Thread | None, context: str, comm: str) -> None:
+    def _end_by_early_wake(self, thread: Thread, now: int) -> None:
+        """It runs again and no wake-up was seen since it slept: one just before that must have been it."""
+        early, block = thread.early_wake, thread.block
+        assert block is not None
+        if early is None or early.time < block.since - EARLY_NS:
+            self._end_block(thread, now, None, "", "")
+        else:
+            self._end_block(thread, max(early.time, block.since), early.waker, early.context, early.comm, early)
+
+    def _end_block(
+        self,
+        thread: Thread,
+        now: int,
+        waker: Thread | None,
+        context: str,
+        comm: str,
+        early: EarlyWake | None = None,
+    ) -> None:
         """Class a wait and leave its row, if it has one of its own."""
         block = thread.block
         assert block is not None
@@ -251,18 +278,23 @@ class Timeline:
         thread.waited[kind] += took
         if kind == "thread_edge":
             assert waker is not None
-            self._account(waker, now)
-            self._flush(waker, now)
-            wake = waker.add("wake", now, target=thread)
+            if early is not None and early.position < len(waker.rows):
+                # What the waker did since may depend on the sleeper: the wake-up goes before it.
+                wake = Row("wake", waker.rows[early.position].time, {"target": thread})
+                waker.rows.insert(early.position, wake)
+            else:
+                self._account(waker, now)
+                self._flush(waker, now)
+                wake = waker.add("wake", now, target=thread)
             thread.add("wait", block.since, edge=(waker, wake), took=took, done=now)
         elif kind == "timer":
             thread.add("sleep", block.since, duration_ns=took)
             thread.counts["timer_programs"] += 0 if number in syscalls.SLEEPS else 1
         elif kind == "network":
-            if number not in syscalls.POLLS or thread.network_position < 0:
-                thread.network_position = len(thread.rows)
-                thread.network_blocked_ns = took
+            thread.slot = thread.add("slot", block.since, woke=now, took=took)
         elif kind in ("outside", "unknown"):
+            name = syscalls.NAMES.get(number, str(number) if number >= 0 else "no call")
+            self.causes[f"{kind}: {name}, state {block.state}, ended by {comm or 'nobody seen'} {context}".strip()] += took
             thread.add(kind, block.since, duration_ns=took)
 
     @staticmethod
@@ -277,8 +309,8 @@ class Timeline:
             return "timer"
         if context == "s" and number in syscalls.NETWORK and not disk_state:
             return "network"
-        if context == "h" and number in syscalls.TIMED and not disk_state:
-            return "timer"
+        if context == "h" and not disk_state and not block.faulting:
+            return "timer"  # a time-out, or a signal of an interval timer
         if disk_state or block.faulting:
             return "disk" if context or comm.startswith(DISK_WORKERS) else "unknown"
         if comm.startswith("ksoftirqd") and number in syscalls.NETWORK:
@@ -300,7 +332,7 @@ class Timeline:
         process = self._new_process(child_tid, comm)
         process.started = True
         child = self._thread(child_tid, process, comm)
-        child.block = Block(now, -1, (), "S", 0)
+        child.block = Block(now, -1, (), "S")
         self.memory.forked(parent.process, process)
         parent.counts["pt_updates"] += 1
 
@@ -570,19 +602,11 @@ class Timeline:
         if thread.ports is not None:
             self.sockets.append((socket, now, *thread.ports))
             thread.ports = None
-        blocked = 0
-        position = thread.network_position
-        if position >= 0:
-            blocked = thread.network_blocked_ns
-            thread.network_position = -1
-        self._account(thread, now)
-        self._flush(thread, now)
-        at = {"socket": socket, "bytes": length, "done": now, "blocked": blocked, "when": now}
-        if 0 <= position < len(thread.rows):
-            # It blocked there for this message (in epoll_wait, say): there the receive belongs.
-            thread.rows.insert(position, Row("recv", thread.rows[position].time, at))
-        else:
-            thread.add("recv", now, **at)
+        slot, thread.slot = thread.slot, None
+        blocked = slot.at["took"] if slot is not None else 0
+        self._operation(
+            thread, now, "recv", socket=socket, bytes=length, done=now, blocked=blocked, slot=slot, when=now
+        )
 
 
 _WRITES: Final = syscalls.numbers("write", "pwrite64", "writev", "pwritev", "sendfile")
