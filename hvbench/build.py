@@ -18,6 +18,7 @@ from hvbench.kernel.events import (
     K_TIMER,
     KINDS,
 )
+from hvbench.kernel.faults import FAULTS
 from hvbench.kernel.services import TIMERS_PER_SLOT
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
@@ -95,6 +96,16 @@ class HostThreadSpec:
 
 
 @attrs.frozen
+class FaultSpec:
+    """A fault: its kind (hvbench.kernel.faults.FAULTS), the VM or pCPU, from when to when (0: for good)."""
+
+    kind: str
+    target: int
+    at_ns: int
+    until_ns: int = 0
+
+
+@attrs.frozen
 class HostSpec:
     """Everything that the CPU side of a host is made from."""
 
@@ -107,6 +118,8 @@ class HostSpec:
     horizon_ns: int = 1_000_000_000
     warmup_ns: int = 0
     seed: int = 0
+    hosted: bool = False
+    faults: tuple[FaultSpec, ...] = ()
     devices: int = 1
     memory_events: int = 1
     rows: dict[str, int] = attrs.field(factory=dict)
@@ -125,7 +138,7 @@ def build(spec: HostSpec) -> HostMemory:
     threads = sum(len(g.threads) for g in spec.groups)
     pcpus = spec.cpu.pcpus
     slots = {
-        K_CONTROL: 1 + len(spec.groups) + pcpus,
+        K_CONTROL: 1 + len(spec.groups) + pcpus + 2 * len(spec.faults),
         K_DEVICE: spec.devices,
         K_THREAD: threads,
         K_TIMER: schema.SLOTS * TIMERS_PER_SLOT,
@@ -149,6 +162,7 @@ def build(spec: HostSpec) -> HostMemory:
         "bucket": len(spec.vms) * histogram.HISTOGRAMS * histogram.BUCKETS,
         "lock": max(1, sum(g.locks for g in spec.groups)),
         "idle": -(-pcpus // 32),
+        "fault": max(1, len(spec.faults)),
         "kind": len(KINDS),
         "work": WORK_ITEMS if spec.host_threads else 1,
         **spec.rows,
@@ -188,6 +202,7 @@ def _fill_host(memory: HostMemory, spec: HostSpec, guest_vcpus: int, entities: i
         "horizon_ns": spec.horizon_ns,
         "warmup_ns": spec.warmup_ns,
         "seed": spec.seed,
+        "hosted": int(spec.hosted),
         "groups": len(spec.groups),
         "groups_left": len(spec.groups),
     }.items():
@@ -277,3 +292,9 @@ def _arm_first(memory: HostMemory, spec: HostSpec) -> None:
         # the ticks of a host operating system are spread over its period
         first = spec.cpu.host_tick_ns * (p + 1) // spec.cpu.pcpus
         arm(host, K_CONTROL, 1 + len(spec.groups) + p, first)
+    first_fault = 1 + len(spec.groups) + spec.cpu.pcpus
+    for number, f in enumerate(spec.faults):
+        memory.tables["fault"][number] = (FAULTS.index(f.kind), f.target, f.at_ns, f.until_ns)
+        arm(host, K_CONTROL, first_fault + 2 * number, f.at_ns)
+        if f.until_ns:
+            arm(host, K_CONTROL, first_fault + 2 * number + 1, f.until_ns)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import attrs
 
-from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
+from hvbench.build import CpuSpec, FaultSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
 from hvbench.traces.load import LoadedTrace, Tables, load_tables, load_trace
 from hvbench.workload import START_RANDOM_NS, Host, Vm, Workload
+
+LAST_AFFINE_PCPU = 61
+"""Affinity is a mask of 62 bits of an int64."""
 
 LOCKSTEP_NS = 1_000_000
 """Start offsets are drawn in whole steps of this size."""
@@ -169,6 +172,20 @@ def native_cpu(host: Host, vcpus: int) -> CpuSpec:
     )
 
 
+def fault_specs(workload: Workload) -> tuple[FaultSpec, ...]:
+    """The faults that a workload states, by index."""
+    index = {vm.name: vm.index for vm in workload.vms}
+    return tuple(
+        FaultSpec(
+            kind=f.kind,
+            target=index[f.vm] if f.kind == "guest" else f.pcpu,
+            at_ns=f.at_ns,
+            until_ns=f.at_ns + f.duration_ns if f.duration_ns else 0,
+        )
+        for f in workload.faults
+    )
+
+
 def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_ns: int, warmup_ns: int) -> HostSpec:
     """The CPU side of a host that runs `groups` of a plan; its VMs keep the workload's order."""
     wanted = sorted(v for g in groups for v in g.vms)
@@ -179,6 +196,11 @@ def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_n
         spec = plan.workload.vms[index].spec
         mask = 0
         for p in spec.affinity:
+            if p > LAST_AFFINE_PCPU:
+                raise UserError(
+                    f"{plan.workload.path}: VM {plan.workload.vms[index].name}: affinity to pCPU {p}; only the first "
+                    f"{LAST_AFFINE_PCPU + 1} pCPUs can be pinned to"
+                )
             mask |= 1 << p
         vms.append(
             VmSpec(

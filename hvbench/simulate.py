@@ -28,7 +28,7 @@ from hvbench.kernel.guards import (
     LEGAL,
 )
 from hvbench.kernel.loop import FINISHED, STOPPED
-from hvbench.plan import GroupPlan, Plan, cpu_spec, host_spec, native_cpu, plan_for
+from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, native_cpu, plan_for
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 
@@ -53,6 +53,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
     spec = host_spec(
         plan, cpu_spec(cell.workload.host, technique, place), plan.groups, cell.horizon_ns, cell.warmup_ns
     )
+    spec = attrs.evolve(spec, hosted=place.hosted, faults=fault_specs(cell.workload))
     memory = build(spec)
     try:
         bind(memory, chosen_policies(cell), interpreted=jit.interpreted())

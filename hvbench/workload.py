@@ -438,6 +438,27 @@ class VmGroup:
 
 
 @define(frozen=True)
+class FaultTable:
+    """One `[[fault]]` table: something fails at a stated time."""
+
+    kind: str = setting(
+        "what fails: one guest, the driver domain's threads, a type 2's host OS, the hypervisor, a pCPU",
+        legal=("guest", "driver", "host-os", "hypervisor", "pcpu"),
+    )
+    at_ns: int = setting("when, in virtual time", key="at", unit="ns", low=0)
+    duration_ns: int = setting(
+        "how long until a driver domain has restarted or a pCPU is back; 0 = for good",
+        default=0,
+        key="duration",
+        unit="ns",
+        source=_OWN,
+        low=0,
+    )
+    vm: str = setting("kind guest: name of the VM", default="")
+    pcpu: int = setting("kind pcpu: index of the pCPU", default=0, source=_OWN, low=0)
+
+
+@define(frozen=True)
 class Vm:
     """One virtual machine of a workload, after counts are expanded."""
 
@@ -474,6 +495,7 @@ class Workload:
     groups: tuple[VmGroup, ...]
     vms: tuple[Vm, ...]
     path: Path
+    faults: tuple[FaultTable, ...] = ()
 
     @property
     def name(self) -> str:
@@ -497,6 +519,7 @@ class Workload:
             "format": FORMAT,
             "replay": self.settings.replay,
             "host": attrs.asdict(self.host),
+            "faults": [attrs.asdict(fault) for fault in self.faults],
             "vms": [
                 {
                     **attrs.asdict(vm.spec, filter=lambda a, _: a.name not in {"trace", "image", "count"}),
@@ -586,7 +609,7 @@ def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | 
     return None if kind in _TABLES or kind in {cls.__name__ for cls in _TABLES} else read
 
 
-_TABLES: tuple[type, ...] = (Disk, Nic, Filer, Array, Host, Guest, VmGroup, Settings)
+_TABLES: tuple[type, ...] = (Disk, Nic, Filer, Array, Host, Guest, FaultTable, VmGroup, Settings)
 
 
 @lru_cache(maxsize=1)
@@ -660,9 +683,9 @@ def parse_workload(text: str, path: Path) -> Workload:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     errors: list[str] = []
-    extra = sorted(set(raw) - {"format", "workload", "host", "vm"})
+    extra = sorted(set(raw) - {"format", "workload", "host", "vm", "fault"})
     if extra:
-        errors.append(f"$: unknown: {', '.join(extra)}; legal here: format, workload, host, vm")
+        errors.append(f"$: unknown: {', '.join(extra)}; legal here: format, workload, host, vm, fault")
     if raw.get("format") != FORMAT:
         errors.append(f"format: {raw.get('format')!r} is not a known format; write format = {FORMAT}")
     settings = _structure(raw.get("workload", {}), Settings, "workload", errors)
@@ -685,10 +708,28 @@ def parse_workload(text: str, path: Path) -> Workload:
             if trace_path is not None:
                 vms.extend(_expand(group, len(vms), trace_path, image_path))
     errors.extend(_check_together(vms))
+    stated = raw.get("fault", [])
+    if not isinstance(stated, list):
+        errors.append("fault: write it as [[fault]] tables")
+        stated = []
+    faults = [_structure(table, FaultTable, f"fault[{i}]", errors) for i, table in enumerate(stated)]
+    for i, fault in enumerate(faults):
+        if fault is not None:
+            errors.extend(_check_fault(fault, f"fault[{i}]", vms, host))
     if errors or settings is None or host is None:
         count = f"{len(errors)} errors: " if len(errors) > 1 else ""
         raise UserError(f"{path}: {count}{'; '.join(errors)}")
-    return Workload(settings, host, tuple(g for g in groups if g is not None), tuple(vms), path)
+    return Workload(settings, host, tuple(g for g in groups if g is not None), tuple(vms), path, tuple(f for f in faults if f))
+
+
+def _check_fault(fault: FaultTable, where: str, vms: list[Vm], host: Host | None) -> Iterator[str]:
+    names = [vm.name for vm in vms]
+    if fault.kind == "guest" and fault.vm not in names:
+        yield f"{where}.vm: no VM {fault.vm!r}{did_you_mean(fault.vm, names, always=True)}"
+    if fault.kind == "pcpu" and host is not None and fault.pcpu >= host.pcpus:
+        yield f"{where}.pcpu: no pCPU {fault.pcpu} on a host of {host.pcpus} (0 to {host.pcpus - 1})"
+    if fault.duration_ns and fault.kind not in ("driver", "pcpu"):
+        yield f"{where}.duration: a {fault.kind} does not come back; only driver and pcpu have a duration"
 
 
 def _check_settings(settings: Settings) -> Iterator[str]:

@@ -257,7 +257,7 @@ def wake(host: Any, v: int) -> None:
     ask(host, AXIS_SCHEDULER, SCHED_WAKE, v, now, 0, 0, 0, 0)
     prev = e.pcpu
     default = -1
-    if prev >= 0 and host.pcpu[prev].idle:
+    if prev >= 0 and host.pcpu[prev].idle != 0:
         default = prev
     else:
         default = lowest_idle(host)
@@ -265,7 +265,7 @@ def wake(host: Any, v: int) -> None:
     if p < -1 or p >= host.pcpus:
         fail(host, E_PCPU_RANGE, SCHED_SELECT_PCPU, p, v)
         return
-    if p >= 0 and host.pcpu[p].current < 0:
+    if p >= 0 and host.pcpu[p].current < 0 and not host.pcpu[p].offline:
         request_decision(host, p, WHY_NONE)
 
 

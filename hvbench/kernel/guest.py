@@ -35,6 +35,7 @@ from hvbench.kernel.threads import (
     wait_for,
 )
 from hvbench.state.records import (
+    T_DEAD,
     T_DONE,
     T_ON_VCPU,
     T_READY,
@@ -371,6 +372,8 @@ def queue_on(host: Any, t: int, k: Any) -> None:
 def thread_timer(host: Any, t: int) -> None:
     """A thread's event is due: its timer, its think time, or its turn outside the host."""
     th = host.thread[t]
+    if th.state == T_DEAD:
+        return
     if th.outside == 0:
         end_wait(host, t, -1)
         charge(host, th.vcpu, host.timer_fire_cost_ns)

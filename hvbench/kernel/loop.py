@@ -10,6 +10,7 @@ from hvbench.kernel.control import drain, tick
 from hvbench.kernel.cpu import arm_pcpu, charge, decide, need_ns, preempt_reason, settle, stop, wake
 from hvbench.kernel.devices import device_event, work_done
 from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, arm, pop
+from hvbench.kernel.faults import fault_event
 from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
 from hvbench.kernel.guest import FAULTS, HALTS, advance, start_group, thread_timer
 from hvbench.kernel.hook_rows import (
@@ -121,6 +122,8 @@ def serve_decision(host: Any) -> None:
             stop(host, p, 0, WHY_FORCED)
         else:
             stop(host, p, 1, preempt_reason(pc.why))
+    if pc.offline:
+        return
     decide(host, p, prev)
     begin_running(host, p)
 
@@ -211,7 +214,7 @@ def policy_timer(host: Any, number: int) -> None:
 
 @jit
 def control_event(host: Any, number: int) -> None:
-    """The warm-up ends, a recorded trace begins (again), or a host operating system ticks."""
+    """The warm-up ends, a recorded trace begins (again), a host operating system ticks, something fails."""
     if number == 0:
         for p in range(host.pcpus):
             settle(host, p)
@@ -222,6 +225,10 @@ def control_event(host: Any, number: int) -> None:
         return
     if number <= host.groups:
         start_group(host, number - 1)
+        return
+    if number > host.groups + host.pcpus:
+        fault = number - 1 - host.groups - host.pcpus
+        fault_event(host, fault >> 1, fault & 1)
         return
     # the tick of a host operating system: it takes its time from whoever runs
     p = number - 1 - host.groups

@@ -20,7 +20,7 @@ STOP_REASONS = ("none", "halt", "slice end", "preempted", "pause loop", "pv kick
 VCPU, HOST_THREAD = 0, 1
 
 # states of a guest thread
-T_NEW, T_READY, T_ON_VCPU, T_WAITING, T_DONE = 0, 1, 2, 3, 4
+T_NEW, T_READY, T_ON_VCPU, T_WAITING, T_DONE, T_DEAD = 0, 1, 2, 3, 4, 5
 
 # what a guest thread waits for
 (W_NONE, W_WAKE, W_TIMER, W_DISK, W_RECV, W_LOCK, W_BARRIER, W_OUTSIDE, W_SEAM, W_MEMORY, W_SEND) = range(11)
@@ -75,6 +75,7 @@ class Host:
     ipi_cost_ns: int = col("cost, to the sender, of an interrupt to another vCPU, ns")
     timer_fire_cost_ns: int = col("hypervisor cost of delivering a guest timer, ns")
     groups: int = col("number of trace groups")
+    hosted: int = col("1: type 2, there is a host operating system")
     host_tick_ns: int = col("period of a host operating system's timer tick, 0 for none")
     host_tick_cost_ns: int = col("CPU time of that tick, ns")
     user_factor_ppm: int = col("extra user time for page walks and the like, parts per million")
@@ -97,6 +98,7 @@ class Pcpu:
     llc: int = col("index of its last-level cache", "i4")
     node: int = col("index of its memory node", "i4")
     idle: int = col("1 while nothing runs here and no decision is due", "i4", default=1)
+    offline: int = col("1: it has left; nothing runs here", "i4")
     current: int = col("entity that runs here, -1 for none", default=-1)
     last: int = col("entity that ran here last, -1 for none", default=-1)
     segment_start_ns: int = col("when the running segment began: time up to here is accounted")
@@ -203,7 +205,7 @@ class Thread:
     vm: int = col("its VM; an outside thread: the VM whose requests it makes", "i4")
     group: int = col("its trace group", "i4")
     outside: int = col("1: runs outside the host, its compute is think time", "i4")
-    state: int = col("0 new, 1 ready, 2 on a vCPU, 3 waiting, 4 done", "i4")
+    state: int = col("0 new, 1 ready, 2 on a vCPU, 3 waiting, 4 done, 5 dead", "i4")
     vcpu: int = col("vCPU that it is on or was on last", default=-1)
     next_ready: int = col("next ready thread on the same vCPU", default=-1)
     op_first: int = col("its first operation in table op")
@@ -255,6 +257,16 @@ class Cost:
     """The technique's extra over native of one privileged operation; one row a class, then a few more."""
 
     extra_ns: int = col("extra over native, ns; may be negative")
+
+
+@record("fault")
+class Fault:
+    """A fault that the workload states."""
+
+    kind: int = col("what fails (hvbench.kernel.faults.FAULTS)")
+    target: int = col("VM or pCPU")
+    at_ns: int = col("when it happens")
+    until_ns: int = col("when it is over, 0 for never")
 
 
 @record("event")

@@ -144,6 +144,26 @@ def sched_init(host, now):
 
 
 @hookimpl
+def sched_pcpu_offline(host, pcpu, now):
+    # what waits here moves to the other pCPUs in turn
+    target = pcpu
+    for vcpu in range(host.vcpus):
+        v = host.vcpu[vcpu]
+        if v.home != pcpu:
+            continue
+        target = (target + 1) % host.pcpus
+        while host.pcpu[target].offline == 1:
+            target = (target + 1) % host.pcpus
+            if target == pcpu:
+                return
+        if v.queued >= 0:
+            dequeue(host, vcpu)
+            enqueue(host, vcpu, target)
+            kick(host, target)
+        v.home = target
+
+
+@hookimpl
 def sched_vcpu_insert(host, vcpu, now):
     # spread over the pCPUs in the order of their coming, as Xen's initial placement does on an idle machine
     home = vcpu % host.pcpus

@@ -14,7 +14,7 @@ so that hosts with more vCPUs than pCPUs can be compared at all.
 
 from __future__ import annotations
 
-from hvbench.policy import FOREVER, Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, state
+from hvbench.policy import FOREVER, Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, kick, state
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"affinity"})
@@ -38,6 +38,22 @@ def sched_vcpu_insert(host, vcpu, now):
             pcpu = candidate
             break
     host.vcpu[vcpu].bound = pcpu
+
+
+@hookimpl
+def sched_pcpu_offline(host, pcpu, now):
+    # bound for good, but to a pCPU that is there
+    target = pcpu
+    for vcpu in range(host.vcpus):
+        v = host.vcpu[vcpu]
+        if v.bound == pcpu:
+            target = (target + 1) % host.pcpus
+            if target == pcpu:
+                target = (target + 1) % host.pcpus
+            if fifo_remove(host, host.box.runq + pcpu, vcpu) == 1:
+                fifo_push(host, host.box.runq + target, vcpu)
+                kick(host, target)
+            v.bound = target
 
 
 @hookimpl
