@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -86,7 +87,16 @@ def _write_json(rows: Sequence[Row], path: Path) -> None:
         {**flat, "vms": row.result.vms, "axis_asks": row.result.axis_asks, "notes": row.result.notes}
         for flat, row in zip(records(rows), rows, strict=True)
     ]
-    path.write_text(json.dumps(full, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_finite(full), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no nan: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_parquet(rows: Sequence[Row], path: Path) -> None:

@@ -43,6 +43,7 @@ METRICS: tuple[Metric, ...] = (
     _cell("wakeup_latency_p99_ns", "ns", "lower", "wake-up p99", "From a vCPU's wake-up to its first instruction, 99th percentile."),
     _cell("cpu_ready_share", "share", "lower", "CPU ready", "Share of vCPU time spent runnable and waiting for a pCPU."),
     _cell("overhead_share", "share", "lower", "overhead", "Share of busy pCPU time that hypervisor and technique took."),
+    _cell("cache_refill_share", "share", "lower", "cache refill", "Share of busy pCPU time that refilling caches took."),
     _cell("cpu_utilization", "share", "neutral", "CPU busy", "Share of pCPU time that was not idle."),
     _cell("context_switches", "count", "lower", "switches", "Changes of the vCPU or host thread on a pCPU."),
     _cell("migrations", "count", "lower", "migrations", "Times that an entity ran on another pCPU than before."),
@@ -65,6 +66,7 @@ METRICS: tuple[Metric, ...] = (
     _cell("network_frames_dropped", "count", "lower", "drops", "Frames dropped in switches and at cards."),
     _cell("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of marked requests, median."),
     _cell("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of marked requests, 99th percentile."),
+    _cell("backlog_ns", "ns", "lower", "backlog", "How late open-loop VMs' recorded work was at the end, in sum."),
     # the simulation itself
     _cell("decisions", "count", "neutral", "decisions", "Calls of sched_pick_next."),
     _cell("events", "count", "neutral", "events", "Entries popped from the event heap that were not cancelled."),
@@ -74,6 +76,7 @@ METRICS: tuple[Metric, ...] = (
     _vm("alone_per_s", "1/s", "neutral", "rate alone", "The same without neighbours and without a hypervisor."),
     _vm("cpu_share", "share", "neutral", "CPU", "Share of all pCPU time that it got."),
     _vm("ready_ns", "ns", "lower", "ready", "Time its vCPUs were runnable and waited, in sum."),
+    _vm("overhead_ns", "ns", "lower", "overhead", "Time that hypervisor and technique took on its behalf."),
     _vm("wakeup_latency_p50_ns", "ns", "lower", "wake-up p50", "From its vCPUs' wake-ups to their first instruction, median."),
     _vm("wakeup_latency_p99_ns", "ns", "lower", "wake-up p99", "From its vCPUs' wake-ups to their first instruction, 99th percentile."),
     _vm("ballooned_pages_avg", "pages", "neutral", "ballooned", "Pages in its balloon, averaged over time."),
@@ -86,7 +89,9 @@ METRICS: tuple[Metric, ...] = (
     _vm("disk_write_requests", "count", "lower", "disk writes", "Its write requests."),
     _vm("io_latency_p99_ns", "ns", "lower", "I/O p99", "From its block requests to their completion, 99th percentile."),
     _vm("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes delivered to it a second."),
+    _vm("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of its marked requests, median."),
     _vm("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of its marked requests, 99th percentile."),
+    _vm("backlog_ns", "ns", "lower", "backlog", "How late its recorded work was at the end."),
 )  # fmt: skip
 
 CELL_METRICS: dict[str, Metric] = {m.name: m for m in METRICS if m.scope == "cell"}

@@ -56,7 +56,8 @@ def matrix(
     WORKLOADS are names or files, separated by commas; micro, memory or all bundled ones; or one study.toml.
 
     Choices: `,` separates, `+` stacks memory policies, `:` sets parameters, braces sweep, `all` is every
-    installed policy, a file is written ./mine.py: --scheduler credit,credit:timeslice={1,5,30}ms,./mine.py
+    installed policy, a file is written ./mine.py: --scheduler "credit,credit:timeslice={1,5,30}ms,./mine.py"
+    (quoted, because shells expand braces).
 
     Exit code: 0 (refused cells included), 1 where a policy was illegal, stalled, hung or failed, 2 for bad
     input.
@@ -64,6 +65,7 @@ def matrix(
     from hvbench.axes import AXES
     from hvbench.choices import STANDARD
     from hvbench.drawing import check_format
+    from hvbench.errors import UserError
     from hvbench.executor import default_jobs, leave, run_cells
     from hvbench.export import check_output, write_rows
     from hvbench.matrix import Study, choose, is_study, load_study, load_workloads, make_cells
@@ -79,6 +81,9 @@ def matrix(
     if output is not None:
         check_output(output)
     given = [name for text in workloads for name in options.names(text)]
+    for text in workloads:
+        if "=" in text:
+            raise UserError(f"{text!r} is no workload; put a sweep in quotes: the shell has expanded its braces")
     study = Study()
     if len(given) == 1 and given[0].endswith(".toml") and is_study(Path(given[0])):
         study, given = load_study(Path(given[0])), []

@@ -88,6 +88,7 @@ def test_a_policy_file_runs_in_a_process_of_its_own(hvbench: Run, home: Path) ->
         (["./fake.toml", "--sort", "speed"], "no metric 'speed'"),
         (["./fake.toml", "--seeds", "0"], "'--seeds': 0 is not in the range"),
         (["./fake.toml", "--shedule", "x"], "No such option"),
+        (["./fake.toml", "--scheduler", "credit:effect=1", "credit:effect=2"], "put a sweep in quotes"),
         (["./study.toml"], "study.toml: 2 errors: worklods: unknown"),
         (["./fake.toml", "--db", "no/r.db"], "its folder does not exist"),
         (["./fake.toml", "--db", "./fake.toml"], "damaged, or no results file"),
@@ -152,6 +153,17 @@ def test_exports_hold_every_cell(hvbench: Run, home: Path) -> None:
     table = pyarrow.parquet.read_table(home / "r.parquet").to_pylist()
     assert [row["slowdown_geomean"] for row in table] == [row["slowdown_geomean"] for row in data]
     assert [row["key"] for row in table] == [row["key"] for row in rows]
+
+
+def test_json_has_no_infinities(tmp_path: Path) -> None:
+    from hvbench.export import write_rows
+    from tests.test_stats import make_row
+
+    row = make_row(float("inf"))
+    row.result.vms.append({"name": "a", "slowdown": float("nan")})
+    write_rows([row], tmp_path / "r.json")
+    data = json.loads((tmp_path / "r.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert data[0]["slowdown_geomean"] is None and data[0]["vms"][0]["slowdown"] is None
 
 
 def test_an_export_that_fails_leaves_the_old_file(hvbench: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
