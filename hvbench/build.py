@@ -42,6 +42,8 @@ class CpuSpec:
     cache_refill_tau_ns: int = 1_000_000
     guest_slice_ns: int = 3_000_000
     guest_switch_ns: int = 0
+    guest_spin_ns: int = 0
+    ple_window_ns: int = 0
     wake_cost_ns: int = 0
     halt_cost_ns: int = 0
     ipi_cost_ns: int = 0
@@ -214,6 +216,8 @@ def _fill_host(memory: HostMemory, spec: HostSpec, guest_vcpus: int, entities: i
         "cache_refill_tau_ns",
         "guest_slice_ns",
         "guest_switch_ns",
+        "guest_spin_ns",
+        "ple_window_ns",
         "wake_cost_ns",
         "halt_cost_ns",
         "ipi_cost_ns",

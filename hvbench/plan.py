@@ -153,6 +153,8 @@ def cpu_spec(host: Host, technique: TechniqueCosts, place: HostCosts) -> CpuSpec
         cache_refill_tau_ns=host.cache_refill_tau_ns,
         guest_slice_ns=host.guest_slice_ns,
         guest_switch_ns=host.guest_switch_ns,
+        guest_spin_ns=host.guest_spin_ns,
+        ple_window_ns=host.ple_window_ns,
         wake_cost_ns=technique.interrupt_ns + (world if place.hosted else 0),
         halt_cost_ns=technique.halt_ns + (world if place.hosted else 0),
         timer_fire_cost_ns=technique.interrupt_ns,
@@ -168,7 +170,7 @@ def native_cpu(host: Host, vcpus: int) -> CpuSpec:
     """The CPUs of an *alone* run: enough for every vCPU, no hypervisor."""
     bare = attrs.evolve(host, pcpus=max(host.pcpus, vcpus))
     return attrs.evolve(
-        cpu_spec(bare, TechniqueCosts(), HostCosts()), switch_cost_ns=0, cache_refill_ns=0, cache_refill_other_ns=0
+        cpu_spec(bare, TechniqueCosts(), HostCosts()), switch_cost_ns=0, cache_refill_ns=0, cache_refill_other_ns=0, ple_window_ns=0
     )
 
 

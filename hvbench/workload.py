@@ -370,6 +370,22 @@ class Host:
         source=f"{_OWN}: order of lmbench's lat_ctx for two small processes",
         low=0,
     )
+    guest_spin_ns: int = setting(
+        "how long a guest's thread spins at a held lock before it waits",
+        default=0,
+        key="guest_spin",
+        unit="ns",
+        source="glibc: a default mutex does not spin",
+        low=0,
+    )
+    ple_window_ns: int = setting(
+        "spinning for so long makes a vCPU exit (pause-loop exiting); 0 = never",
+        default=1_707,
+        key="ple_window",
+        unit="ns",
+        source="Linux KVM: ple_window 4096 cycles, at 2400 MHz",
+        low=0,
+    )
     disk: Disk = setting("the local disk (DAS)", factory=Disk)
     nic: Nic = setting("the network cards", factory=Nic)
     filer: Filer = setting("the NAS server", factory=Filer)

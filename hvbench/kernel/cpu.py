@@ -134,13 +134,18 @@ def settle(host: Any, p: int) -> None:
         return
     refill = 0
     work = 0
+    spun = 0
     t = e.current_thread
     if left > 0 and t >= 0:
         th = host.thread[t]
         paid = min(th.overhead_left_ns, left)
         th.overhead_left_ns -= paid
         left -= paid
-        overhead += paid
+        if th.spinning:
+            spun = paid
+            e.guest_slice_left_ns -= paid
+        else:
+            overhead += paid
         if left > 0:
             both = min(e.debt_ns, th.work_left_ns)
             if left >= 2 * both:
@@ -156,11 +161,12 @@ def settle(host: Any, p: int) -> None:
     if measured:
         pc.hypervisor_ns += overhead
         pc.refill_ns += refill
-        pc.guest_ns += work
+        pc.guest_ns += work + spun
         e.overhead_ns += overhead
         m = host.vm[e.vm]
         m.overhead_ns += overhead
         m.refill_ns += refill
+        m.spin_ns += spun
         credit = min(work, host.thread[t].recorded_left_ns) if t >= 0 else 0
         if credit > 0:
             m.work_done_ns += credit

@@ -14,10 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.cpu import charge
+from hvbench.kernel.ask import AXIS_SCHEDULER, ask
+from hvbench.kernel.cpu import arm_pcpu, charge, settle
 from hvbench.kernel.events import K_CONTROL, K_THREAD, arm
 from hvbench.kernel.guards import E_NO_TIME_IN_TRACE, fail
 from hvbench.kernel.histogram import H_REQUEST, observe
+from hvbench.kernel.hook_rows import SCHED_YIELD
 from hvbench.kernel.memory import memory_op
 from hvbench.kernel.network import network_op
 from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
@@ -35,6 +37,7 @@ from hvbench.kernel.threads import (
     wait_for,
 )
 from hvbench.state.records import (
+    RUNNING,
     T_DEAD,
     T_DONE,
     T_ON_VCPU,
@@ -70,7 +73,7 @@ OP_UNTIL = UNTIL
 OPS_AT_ONE_INSTANT = 50_000_000
 """So many operations without time moving are a trace that takes no time."""
 
-RUNS, HALTS, FAULTS = 0, 1, 2
+RUNS, HALTS, FAULTS, YIELDS = 0, 1, 2, 3
 
 
 # threads and vCPUs ---------------------------------------------------------------------------------------
@@ -145,7 +148,8 @@ def rotate(host: Any, v: int) -> None:
 def advance(host: Any, v: int) -> int:
     """Run a vCPU's threads up to the next operation that takes time.
 
-    Returns RUNS (there is time to spend), HALTS (no thread is ready), FAULTS (the vCPU must block).
+    Returns RUNS (there is time to spend), HALTS (no thread is ready), FAULTS (the vCPU must block), YIELDS (it spun for
+    so long that it was made to exit).
     """
     e = host.vcpu[v]
     while True:
@@ -163,6 +167,10 @@ def advance(host: Any, v: int) -> int:
                     rotate(host, v)
                     continue
                 return RUNS
+            if th.spinning:
+                if spin_on(host, t, v):
+                    return YIELDS
+                continue
             finish_compute(host, t)
         outcome = begin(host, t, v)
         if outcome == WAITS:
@@ -330,7 +338,7 @@ def begin_lock(host: Any, t: int, v: int) -> int:
             k.owner = t
             return DONE
         queue_on(host, t, k)
-        return wait_for(host, t, W_LOCK)
+        return spin_or_wait(host, t, W_LOCK)
     if o.op == OP_UNLOCK:
         if k.owner == t:
             k.owner = k.first
@@ -339,22 +347,89 @@ def begin_lock(host: Any, t: int, v: int) -> int:
                 k.first = host.thread[n].next_waiter
                 if k.first < 0:
                     k.last = -1
-                end_wait(host, n, v)
+                end_lock_wait(host, n, v)
         return DONE
     # a barrier: pages holds the number of threads that meet
     k.count += 1
     if k.count < o.b:
         queue_on(host, t, k)
-        return wait_for(host, t, W_BARRIER)
+        return spin_or_wait(host, t, W_BARRIER)
     k.count = 0
     n = k.first
     k.first = -1
     k.last = -1
     while n >= 0:
         after = host.thread[n].next_waiter
-        end_wait(host, n, v)
+        end_lock_wait(host, n, v)
         n = after
     return DONE
+
+
+@jit
+def spin_or_wait(host: Any, t: int, what: int) -> int:
+    """A thread that finds a lock held spins first, where the workload says so, then waits."""
+    th = host.thread[t]
+    spin = host.guest_spin_ns
+    if spin <= 0:
+        return wait_for(host, t, what)
+    th.spinning = what
+    th.spin_left_ns = spin
+    next_spin(host, t)
+    return BUSY
+
+
+@jit
+def next_spin(host: Any, t: int) -> None:
+    """Spin until the pause-loop window or the guest's own patience ends, whichever is first."""
+    th = host.thread[t]
+    chunk = th.spin_left_ns
+    if host.ple_window_ns > 0 and host.ple_window_ns < chunk:
+        chunk = host.ple_window_ns
+    th.spin_left_ns -= chunk
+    th.overhead_left_ns = chunk
+    th.work_left_ns = 0
+    th.in_op = 1
+
+
+@jit
+def spin_on(host: Any, t: int, v: int) -> bool:
+    """A stretch of spinning is over: True if the vCPU is made to exit (pause-loop exit), else the thread waits."""
+    th = host.thread[t]
+    if th.spin_left_ns > 0:
+        next_spin(host, t)
+        lock = host.lock[host.group[th.group].first_lock + host.op[th.op].x]
+        target = host.thread[lock.owner].vcpu if lock.owner >= 0 else -1
+        host.vcpu[v].overhead_left_ns += host.halt_cost_ns
+        ask(host, AXIS_SCHEDULER, SCHED_YIELD, v, target, host.now, 0, 0, 0)
+        return True
+    what = th.spinning
+    th.spinning = 0
+    th.in_op = 0
+    wait_for(host, t, what)
+    host.vcpu[v].current_thread = -1
+    return False
+
+
+@jit
+def end_lock_wait(host: Any, t: int, by: int) -> None:
+    """A lock or barrier has come to a thread, whether it still spins or already waits."""
+    th = host.thread[t]
+    if th.spinning == 0:
+        end_wait(host, t, by)
+        return
+    v = th.vcpu
+    e = host.vcpu[v]
+    running = e.state == RUNNING and e.current_thread == t
+    if running:
+        settle(host, e.pcpu)
+    th.spinning = 0
+    th.spin_left_ns = 0
+    th.overhead_left_ns = 0
+    th.in_op = 0
+    th.op += 1
+    th.op_progress = 0
+    if running:
+        arm_pcpu(host, e.pcpu)
 
 
 @jit
@@ -430,6 +505,7 @@ def start_group(host: Any, number: int) -> None:
         th.overhead_left_ns = 0
         th.recorded_left_ns = 0
         th.mark_ns = -1
+        th.spinning = 0
     for t in range(g.first_thread, g.first_thread + g.threads):
         thread_ready(host, t, -1)
 

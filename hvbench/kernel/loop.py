@@ -12,7 +12,7 @@ from hvbench.kernel.devices import device_event, work_done
 from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, arm, pop
 from hvbench.kernel.faults import fault_event
 from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
-from hvbench.kernel.guest import FAULTS, HALTS, advance, start_group, thread_timer
+from hvbench.kernel.guest import FAULTS, HALTS, YIELDS, advance, start_group, thread_timer
 from hvbench.kernel.hook_rows import (
     SCHED_INIT,
     SCHED_PCPU_ONLINE,
@@ -27,7 +27,7 @@ from hvbench.kernel.network import network_init, network_timer
 from hvbench.kernel.services import TIMERS_PER_SLOT
 from hvbench.kernel.storage import storage_init, storage_timer
 from hvbench.kernel.work import free, take_done
-from hvbench.state.records import VCPU, WHY_FORCED, WHY_HALT, WHY_HOST_FAULT, WHY_SLICE
+from hvbench.state.records import VCPU, WHY_FORCED, WHY_HALT, WHY_HOST_FAULT, WHY_PAUSE_LOOP, WHY_SLICE
 from hvbench.state.schema import SCHEDULER_SLOT, STORAGE_SLOT, SWITCH_SLOT
 
 MORE, FINISHED, STOPPED = 0, 1, 2
@@ -163,6 +163,9 @@ def keep_running(host: Any, p: int, v: int) -> bool:
         # the exit into the hypervisor is paid when the vCPU runs again
         stop(host, p, 0, WHY_HALT)
         e.overhead_left_ns += host.halt_cost_ns
+        return False
+    if outcome == YIELDS:
+        stop(host, p, 1, WHY_PAUSE_LOOP)
         return False
     if outcome == FAULTS:
         e.wake_pending = 1
