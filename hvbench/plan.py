@@ -15,8 +15,9 @@ import attrs
 from hvbench.build import CpuSpec, FaultSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
+from hvbench.machine import Host
 from hvbench.traces.load import LoadedTrace, Tables, load_tables, load_trace
-from hvbench.workload import START_RANDOM_NS, Host, Vm, Workload
+from hvbench.workload import START_RANDOM_NS, Vm, Workload
 
 LAST_AFFINE_PCPU = 61
 """Affinity is a mask of 62 bits of an int64."""
@@ -106,7 +107,7 @@ def _tiers(workload: Workload, instance: str, members: list[Vm], trace: LoadedTr
     for vm in members:
         wanted = vm.spec.tier
         if not wanted and len(members) == 1:
-            return {tier: vm.index for tier in tiers}
+            return dict.fromkeys(tiers, vm.index)
         if wanted not in tiers:
             raise UserError(
                 f"{workload.path}: VM {vm.name}: trace {trace.name} has no tier {wanted!r}; it has {', '.join(tiers)}"

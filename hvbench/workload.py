@@ -34,8 +34,14 @@
     replacement = "lru"               # "lru", "clock" or "fifo"
     swap = "256MiB"
 
+    [[fault]]                         # what fails, and when
+    kind = "driver"                   # "guest" (with vm = NAME), "driver", "host-os", "hypervisor", "pcpu"
+    at = "2s"
+    duration = "500ms"                # until a driver domain or a pCPU is back
+
 Every setting, with its unit, default and the source of the default: `hvbench workloads NAME`, which prints
-what `describe_settings` returns. All errors of a file are reported at once, each with its path in the file.
+what `hvbench.settings.describe_settings` returns. All errors of a file are reported at once, each with its
+path in the file.
 """
 
 # ruff: noqa: RUF009  (`setting` makes a field; it is no value shared between instances)
@@ -45,351 +51,23 @@ import hashlib
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-from attrs import define, field
-from cattrs import Converter
-from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn, override
-from cattrs.v import transform_error
+from attrs import define
 
-from hvbench import units
 from hvbench.axes import AXES
 from hvbench.errors import UserError
+from hvbench.machine import Host
 from hvbench.nearest import did_you_mean
+from hvbench.settings import OWN, read_table, setting
 
 FORMAT = 1
 START_RANDOM_NS = -1
-_REQUIRED = attrs.NOTHING
-T = TypeVar("T")
-
-
-def setting(
-    doc: str,
-    *,
-    default: Any = _REQUIRED,
-    factory: Callable[[], Any] | None = None,
-    key: str = "",
-    unit: str = "",
-    source: str = "",
-    legal: tuple[str, ...] = (),
-    low: float | None = None,
-) -> Any:
-    """An attrs field that knows its TOML key, unit, legal values and where its default comes from."""
-    metadata = {"doc": doc, "key": key, "unit": unit, "source": source, "legal": legal, "low": low}
-    if factory is not None:
-        return field(factory=factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-_OWN = "choice of this project"
-_SSD_SOURCE = "Intel SSD DC S3500 product specification, 2013"
-_HDD_SOURCE = "Seagate Barracuda 7200.12 data sheet, 2009"
-
-
-@define(frozen=True)
-class Disk:
-    """A medium: `channels` requests in service at once, each positioning, then bytes at the bandwidth."""
-
-    kind: str = setting(
-        "kind of medium; it sets the defaults of the rest", default="ssd", legal=("ssd", "hdd")
-    )
-    read_latency_ns: int = setting(
-        "time of a read before its bytes move (an SSD's flash access)",
-        default=50_000,
-        key="read_latency",
-        unit="ns",
-        source=f"{_SSD_SOURCE}: typical read latency 50 us",
-        low=0,
-    )
-    write_latency_ns: int = setting(
-        "time of a write before its bytes move",
-        default=65_000,
-        key="write_latency",
-        unit="ns",
-        source=f"{_SSD_SOURCE}: typical write latency 65 us",
-        low=0,
-    )
-    seek_ns: int = setting(
-        "average seek of a request that does not follow the one before it",
-        default=0,
-        key="seek",
-        unit="ns",
-        source=f"{_SSD_SOURCE}: no moving parts",
-        low=0,
-    )
-    track_seek_ns: int = setting(
-        "shortest seek, to the next track",
-        default=0,
-        key="track_seek",
-        unit="ns",
-        source=f"{_SSD_SOURCE}: no moving parts",
-        low=0,
-    )
-    rotation_ns: int = setting(
-        "time of one revolution; a request waits for half of it on average",
-        default=0,
-        key="rotation",
-        unit="ns",
-        source=f"{_SSD_SOURCE}: no moving parts",
-        low=0,
-    )
-    bandwidth_bytes_per_s: int = setting(
-        "sequential transfer rate",
-        default=500_000_000,
-        key="bandwidth",
-        unit="bytes_per_s",
-        source=f"{_SSD_SOURCE}: 500 MB/s sequential read",
-        low=1,
-    )
-    channels: int = setting(
-        "requests in service at the same time",
-        default=4,
-        source=f"{_SSD_SOURCE}: 75,000 reads of 4 KiB a second at 50 us each keep four busy",
-        low=1,
-    )
-    queue_depth: int = setting(
-        "requests that the device accepts before the controller holds them back",
-        default=32,
-        source="Serial ATA native command queuing: 32 tags",
-        low=1,
-    )
-    capacity_bytes: int = setting(
-        "size, over which virtual disks are laid out (seeks grow with distance)",
-        default=480_000_000_000,
-        key="capacity",
-        unit="bytes",
-        source=f"{_SSD_SOURCE}: the 480 GB model",
-        low=1,
-    )
-
-
-DISK_KINDS: Mapping[str, Mapping[str, tuple[int, str]]] = {
-    "ssd": {},
-    "hdd": {
-        "read_latency_ns": (0, f"{_HDD_SOURCE}: positioning is seek and rotation"),
-        "write_latency_ns": (0, f"{_HDD_SOURCE}: positioning is seek and rotation"),
-        "seek_ns": (8_500_000, f"{_HDD_SOURCE}: average read seek 8.5 ms"),
-        "track_seek_ns": (1_000_000, f"{_HDD_SOURCE}: track-to-track seek 1 ms"),
-        "rotation_ns": (8_333_333, f"{_HDD_SOURCE}: 7,200 revolutions a minute"),
-        "bandwidth_bytes_per_s": (125_000_000, f"{_HDD_SOURCE}: 125 MB/s sustained"),
-        "channels": (1, f"{_HDD_SOURCE}: one set of heads"),
-        "capacity_bytes": (500_000_000_000, f"{_HDD_SOURCE}: the 500 GB model"),
-    },
-}
-"""Defaults of a kind of disk that differ from the fields' own, with their sources."""
-
-
-@define(frozen=True)
-class Nic:
-    """The physical network cards of the host, shared by guests' frames and NAS traffic."""
-
-    bandwidth_bytes_per_s: int = setting(
-        "rate of one card, each way",
-        default=125_000_000,
-        key="bandwidth",
-        unit="bytes_per_s",
-        source="IEEE 802.3ab: 1 Gbit/s",
-        low=1,
-    )
-    latency_ns: int = setting(
-        "one way from the card through a physical switch to the next machine",
-        default=30_000,
-        key="latency",
-        unit="ns",
-        source=f"{_OWN}: order of a store-and-forward hop and an interrupt on gigabit Ethernet",
-        low=0,
-    )
-    count: int = setting("cards", default=1, source=_OWN, low=1)
-    mtu_bytes: int = setting(
-        "payload of one frame", default=1500, key="mtu", unit="bytes", source="IEEE 802.3", low=64
-    )
-    queue_frames: int = setting(
-        "frames that a card holds before it drops",
-        default=256,
-        key="queue",
-        source="Linux e1000e driver: 256 transmit descriptors",
-        low=1,
-    )
-
-
-@define(frozen=True)
-class Filer:
-    """The NAS server: its link, its processor, its cache and its disks."""
-
-    bandwidth_bytes_per_s: int = setting(
-        "rate of the filer's link",
-        default=125_000_000,
-        key="bandwidth",
-        unit="bytes_per_s",
-        source="IEEE 802.3ab: 1 Gbit/s",
-        low=1,
-    )
-    latency_ns: int = setting(
-        "one way between the host's card and the filer's",
-        default=30_000,
-        key="latency",
-        unit="ns",
-        source=f"{_OWN}: as the host's own card",
-        low=0,
-    )
-    service_ns: int = setting(
-        "the filer's processor time for a request",
-        default=20_000,
-        key="service",
-        unit="ns",
-        source=f"{_OWN}: order of one file server call through a network stack and a file system",
-        low=0,
-    )
-    threads: int = setting(
-        "requests that it serves at once", default=8, source="Linux nfsd: 8 threads", low=1
-    )
-    cache_bytes: int = setting(
-        "the filer's own page cache",
-        default=0,
-        key="cache",
-        unit="bytes",
-        source=f"{_OWN}: none, so that media compare alike",
-        low=0,
-    )
-    disk: Disk = setting("the filer's disks", factory=Disk)
-
-
-@define(frozen=True)
-class Array:
-    """The SAN array behind its fabric."""
-
-    bandwidth_bytes_per_s: int = setting(
-        "rate of the fabric",
-        default=400_000_000,
-        key="bandwidth",
-        unit="bytes_per_s",
-        source="Fibre Channel 4GFC: 400 MB/s each way",
-        low=1,
-    )
-    latency_ns: int = setting(
-        "one way through the fabric",
-        default=5_000,
-        key="latency",
-        unit="ns",
-        source=f"{_OWN}: order of a Fibre Channel switch and its cables",
-        low=0,
-    )
-    controller_ns: int = setting(
-        "the array controller's time for a request",
-        default=20_000,
-        key="controller",
-        unit="ns",
-        source=f"{_OWN}: as the filer's processor",
-        low=0,
-    )
-    cache_bytes: int = setting(
-        "the array's own cache",
-        default=0,
-        key="cache",
-        unit="bytes",
-        source=f"{_OWN}: none, so that media compare alike",
-        low=0,
-    )
-    disk: Disk = setting("the array's disks", factory=Disk)
-
-
-@define(frozen=True)
-class Host:
-    """The machine under the hypervisor."""
-
-    pcpus: int = setting("physical CPUs (hardware threads)", low=1)
-    memory_pages: int = setting("machine memory", key="memory", unit="pages", low=1)
-    threads_per_core: int = setting("hardware threads that share a core", default=1, source=_OWN, low=1)
-    cores_per_llc: int = setting(
-        "cores that share a last-level cache; 0 = all of them", default=0, source=_OWN, low=0
-    )
-    llcs_per_node: int = setting(
-        "last-level caches on a memory node; 0 = all of them", default=0, source=_OWN, low=0
-    )
-    reserve_share: float = setting(
-        "share of the memory that the hypervisor keeps free for itself",
-        default=0.06,
-        key="reserve",
-        unit="share",
-        source="Waldspurger, OSDI 2002, section 6.3: reclamation begins below 6 % of system memory",
-        low=0,
-    )
-    cpu_mhz: int = setting(
-        "clock, for costs that sources give in cycles", default=2400, unit="mhz", source=_OWN, low=1
-    )
-    switch_cost_ns: int = setting(
-        "direct cost of a switch between two entities of a pCPU",
-        default=3_800,
-        key="switch_cost",
-        unit="ns",
-        source="Li, Ding, Shen, ExpCS 2007: 3.8 us between two processes without data",
-        low=0,
-    )
-    cache_refill_ns: int = setting(
-        "refill of a whole working set that others evicted, on the same last-level cache",
-        default=375_000,
-        key="cache_refill",
-        unit="ns",
-        source="calibrated: Barham et al., SOSP 2003, figure 6, 128 domains at 5 ms",
-        low=0,
-    )
-    cache_refill_other_ns: int = setting(
-        "refill after a move to another last-level cache",
-        default=750_000,
-        key="cache_refill_other",
-        unit="ns",
-        source=f"{_OWN}: twice the refill on the same cache",
-        low=0,
-    )
-    cache_refill_tau_ns: int = setting(
-        "time that others run until half of a working set is evicted",
-        default=6_111_000,
-        key="cache_refill_tau",
-        unit="ns",
-        source="calibrated: Barham et al., SOSP 2003, figure 6, 4 domains at 5 ms: 45 % gone after 5 ms",
-        low=1,
-    )
-    guest_slice_ns: int = setting(
-        "time slice of the guests' own scheduler",
-        default=3_000_000,
-        key="guest_slice",
-        unit="ns",
-        source="Linux 6.6 EEVDF: base_slice_ns 0.75 ms x (1 + log2 of 8 CPUs)",
-        low=1,
-    )
-    guest_switch_ns: int = setting(
-        "cost of a switch between two threads by the guest's own scheduler",
-        default=1_200,
-        key="guest_switch",
-        unit="ns",
-        source=f"{_OWN}: order of lmbench's lat_ctx for two small processes",
-        low=0,
-    )
-    guest_spin_ns: int = setting(
-        "how long a guest's thread spins at a held lock before it waits",
-        default=0,
-        key="guest_spin",
-        unit="ns",
-        source="glibc: a default mutex does not spin",
-        low=0,
-    )
-    ple_window_ns: int = setting(
-        "spinning for so long makes a vCPU exit (pause-loop exiting); 0 = never",
-        default=1_707,
-        key="ple_window",
-        unit="ns",
-        source="Linux KVM: ple_window 4096 cycles, at 2400 MHz",
-        low=0,
-    )
-    disk: Disk = setting("the local disk (DAS)", factory=Disk)
-    nic: Nic = setting("the network cards", factory=Nic)
-    filer: Filer = setting("the NAS server", factory=Filer)
-    array: Array = setting("the SAN array", factory=Array)
+"""A start offset that the seed draws."""
 
 
 @define(frozen=True)
@@ -403,9 +81,9 @@ class Guest:
         source="two-list LRU, as in Linux",
     )
     swap_pages: int = setting(
-        "swap space on the VM's virtual disk", default=65_536, key="swap", unit="pages", source=_OWN, low=0
+        "swap space on the VM's virtual disk", default=65_536, key="swap", unit="pages", source=OWN, low=0
     )
-    balloon: bool = setting("whether a balloon driver is installed", default=True, source=_OWN)
+    balloon: bool = setting("whether a balloon driver is installed", default=True, source=OWN)
 
 
 @define(frozen=True)
@@ -415,8 +93,8 @@ class VmGroup:
     name: str = setting("name; with a count above 1 the VMs are name-0, name-1, ...")
     memory_pages: int = setting("configured memory", key="memory", unit="pages", low=1)
     trace: str = setting("what its threads do: a bundled trace or a path relative to the file")
-    count: int = setting("how many of them", default=1, source=_OWN, low=1)
-    vcpus: int = setting("virtual CPUs", default=1, source=_OWN, low=1)
+    count: int = setting("how many of them", default=1, source=OWN, low=1)
+    vcpus: int = setting("virtual CPUs", default=1, source=OWN, low=1)
     weight: int = setting(
         "share of the processors under contention",
         default=256,
@@ -448,6 +126,7 @@ class VmGroup:
         default=START_RANDOM_NS,
         key="start",
         unit="ns",
+        words={"random": START_RANDOM_NS},
     )
     role: str = setting("what it is to the host", default="guest", legal=("guest",))
     guest: Guest = setting("the guest's kernel", factory=Guest)
@@ -467,11 +146,11 @@ class FaultTable:
         default=0,
         key="duration",
         unit="ns",
-        source=_OWN,
+        source=OWN,
         low=0,
     )
     vm: str = setting("kind guest: name of the VM", default="")
-    pcpu: int = setting("kind pcpu: index of the pCPU", default=0, source=_OWN, low=0)
+    pcpu: int = setting("kind pcpu: index of the pCPU", default=0, source=OWN, low=0)
 
 
 @define(frozen=True)
@@ -497,9 +176,7 @@ class Settings:
     warmup_ns: int = setting("W: [0, W) is discarded", key="warmup", unit="ns", low=0)
     summary: str = setting("one line for people", default="")
     stresses: tuple[str, ...] = setting("axes that it puts under load", factory=tuple)
-    replay: str = setting(
-        "whether operations wait for the ones before", default="closed", legal=("closed", "open")
-    )
+    replay: str = setting("whether operations wait for the ones before", default="closed", legal=("closed", "open"))
 
 
 @define(frozen=True)
@@ -567,128 +244,6 @@ def _file_digest(path: Path, mtime_ns: int, size: int) -> str:
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def _structure_fn(converter: Converter, cls: type[T]) -> Callable[[Any, type[T]], T]:
-    """A cattrs function for `cls`: keys without unit suffixes, quantities with units, extra keys refused."""
-    overrides: dict[str, Any] = {}
-    for attribute in attrs.fields(cls):  # type: ignore[arg-type]
-        options: dict[str, Any] = {}
-        if attribute.metadata.get("key"):
-            options["rename"] = attribute.metadata["key"]
-        hook = _value_hook(attribute)
-        if hook is not None:
-            options["struct_hook"] = hook
-        if options:
-            overrides[attribute.name] = override(**options)
-    return make_dict_structure_fn(
-        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides
-    )
-
-
-def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
-    """How one scalar setting is read; None leaves tables to cattrs."""
-    unit, legal, low = (attribute.metadata[name] for name in ("unit", "legal", "low"))
-    kind = attribute.type
-
-    def read(value: Any, _: Any) -> Any:
-        result: Any
-        if attribute.name == "start_ns" and value == "random":
-            return START_RANDOM_NS
-        if kind in (int, "int"):
-            if not unit and (isinstance(value, bool) or not isinstance(value, int)):
-                raise UserError(f"{value!r} is not a whole number")
-            result = units.parse_value(value, unit)
-        elif kind in (float, "float"):
-            result = units.parse_value(value, unit, whole=False)
-        elif kind in (bool, "bool"):
-            if not isinstance(value, bool):
-                raise UserError(f"{value!r} is neither true nor false")
-            result = value
-        elif kind in (str, "str"):
-            if not isinstance(value, str):
-                raise UserError(f"{value!r} is not a text")
-            result = value
-        elif kind in (tuple[int, ...], "tuple[int, ...]", tuple[str, ...], "tuple[str, ...]"):
-            element = int if "int" in str(kind) else str
-            if not isinstance(value, list) or any(type(item) is not element for item in value):
-                raise UserError(
-                    f"{value!r} is not a list of {'whole numbers' if element is int else 'texts'}"
-                )
-            result = tuple(value)
-        else:
-            raise TypeError(f"no reader for {attribute.name} of type {kind}")
-        if legal and result not in legal:
-            raise UserError(f"{value!r} is unknown; legal: {', '.join(legal)}")
-        if low is not None and result < low:
-            raise UserError(f"{value!r} is below the least legal value, {low}")
-        return result
-
-    return None if kind in _TABLES or kind in {cls.__name__ for cls in _TABLES} else read
-
-
-_TABLES: tuple[type, ...] = (Disk, Nic, Filer, Array, Host, Guest, FaultTable, VmGroup, Settings)
-
-
-@lru_cache(maxsize=1)
-def _converter() -> Converter:
-    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
-    for cls in _TABLES:
-        attrs.resolve_types(cls)
-        converter.register_structure_hook(cls, _table_hook(converter, cls))
-    return converter
-
-
-def _table_hook(converter: Converter, cls: type[T]) -> Callable[[Any, Any], T]:
-    structure = _structure_fn(converter, cls)
-
-    def read(value: Any, _: Any) -> T:
-        if not isinstance(value, dict):
-            raise UserError(f"{value!r} is not a table")
-        if cls is Disk:
-            value = _with_kind_defaults(value)
-        return structure(value, cls)
-
-    return read
-
-
-def _with_kind_defaults(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A `disk` table with the defaults of its kind filled in."""
-    kind = table.get("kind", "ssd")
-    if not isinstance(kind, str):
-        return dict(table)
-    keys = {a.name: a.metadata["key"] or a.name for a in attrs.fields(Disk)}
-    preset = {keys[name]: value for name, (value, _) in DISK_KINDS.get(kind, {}).items()}
-    return {**preset, **table}
-
-
-def _explain(error: BaseException, _: type | None) -> str:
-    """One error of cattrs in words."""
-    if isinstance(error, ForbiddenExtraKeysError):
-        legal = sorted(a.metadata.get("key") or a.name for a in attrs.fields(error.cl))
-        return f"unknown: {', '.join(sorted(error.extra_fields))}; legal here: {', '.join(legal)}"
-    if isinstance(error, KeyError):
-        return "required, but missing"
-    return str(error) or type(error).__name__
-
-
-def _structure(value: Any, cls: type[T], where: str, errors: list[str]) -> T | None:
-    """One table structured, its errors appended with their paths."""
-    try:
-        return _converter().structure(value, cls)
-    except UserError as error:
-        errors.append(f"{where}: {error}")
-    except BaseValidationError as error:
-        for line in transform_error(error, format_exception=_explain):
-            message, _, path = line.rpartition(" @ ")
-            errors.append(f"{where}{_with_keys(path.removeprefix('$'))}: {message}")
-    return None
-
-
-def _with_keys(path: str) -> str:
-    """A path of attribute names as the keys that stand in the file: `.memory_pages` as `.memory`."""
-    keys = {a.name: a.metadata["key"] for cls in _TABLES for a in attrs.fields(cls) if a.metadata["key"]}
-    return re.sub(r"\w+", lambda match: keys.get(match.group(), match.group()), path)
-
-
 def parse_workload(text: str, path: Path) -> Workload:
     """A workload from TOML text; `path` is where it stands, for messages and relative traces.
 
@@ -704,13 +259,13 @@ def parse_workload(text: str, path: Path) -> Workload:
         errors.append(f"$: unknown: {', '.join(extra)}; legal here: format, workload, host, vm, fault")
     if raw.get("format") != FORMAT:
         errors.append(f"format: {raw.get('format')!r} is not a known format; write format = {FORMAT}")
-    settings = _structure(raw.get("workload", {}), Settings, "workload", errors)
-    host = _structure(raw.get("host", {}), Host, "host", errors)
+    settings = read_table(raw.get("workload", {}), Settings, "workload", errors)
+    host = read_table(raw.get("host", {}), Host, "host", errors)
     tables = raw.get("vm", [])
     if not isinstance(tables, list) or not tables:
         errors.append("vm: at least one [[vm]] is needed")
         tables = []
-    groups = [_structure(table, VmGroup, f"vm[{i}]", errors) for i, table in enumerate(tables)]
+    groups = [read_table(table, VmGroup, f"vm[{i}]", errors) for i, table in enumerate(tables)]
     if settings is not None:
         errors.extend(_check_settings(settings))
     if host is not None:
@@ -728,14 +283,15 @@ def parse_workload(text: str, path: Path) -> Workload:
     if not isinstance(stated, list):
         errors.append("fault: write it as [[fault]] tables")
         stated = []
-    faults = [_structure(table, FaultTable, f"fault[{i}]", errors) for i, table in enumerate(stated)]
+    faults = [read_table(table, FaultTable, f"fault[{i}]", errors) for i, table in enumerate(stated)]
     for i, fault in enumerate(faults):
         if fault is not None:
             errors.extend(_check_fault(fault, f"fault[{i}]", vms, host))
     if errors or settings is None or host is None:
         count = f"{len(errors)} errors: " if len(errors) > 1 else ""
         raise UserError(f"{path}: {count}{'; '.join(errors)}")
-    return Workload(settings, host, tuple(g for g in groups if g is not None), tuple(vms), path, tuple(f for f in faults if f))
+    kept = tuple(group for group in groups if group is not None)
+    return Workload(settings, host, kept, tuple(vms), path, tuple(fault for fault in faults if fault is not None))
 
 
 def _check_fault(fault: FaultTable, where: str, vms: list[Vm], host: Host | None) -> Iterator[str]:
@@ -746,6 +302,7 @@ def _check_fault(fault: FaultTable, where: str, vms: list[Vm], host: Host | None
         yield f"{where}.pcpu: no pCPU {fault.pcpu} on a host of {host.pcpus} (0 to {host.pcpus - 1})"
     if fault.duration_ns and fault.kind not in ("driver", "pcpu"):
         yield f"{where}.duration: a {fault.kind} does not come back; only driver and pcpu have a duration"
+
 
 
 def _check_settings(settings: Settings) -> Iterator[str]:
@@ -838,9 +395,7 @@ def bundled_folder() -> Path:
     try:
         return Path(str(importlib.resources.files("hvbench_workloads")))
     except ModuleNotFoundError as error:
-        raise UserError(
-            "the bundled workloads are not installed; install hvbench (pip install -e .)"
-        ) from error
+        raise UserError("the bundled workloads are not installed; install hvbench (pip install -e .)") from error
 
 
 def bundled_names() -> list[str]:
@@ -856,9 +411,7 @@ def load_workload(name_or_path: str) -> Workload:
         path = bundled_folder() / f"{name_or_path}.toml"
         if not path.is_file():
             hint = did_you_mean(name_or_path, bundled_names(), always=True)
-            raise UserError(
-                f"no bundled workload {name_or_path!r}{hint}; a file is written ./{name_or_path}.toml"
-            )
+            raise UserError(f"no bundled workload {name_or_path!r}{hint}; a file is written ./{name_or_path}.toml")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -866,49 +419,3 @@ def load_workload(name_or_path: str) -> Workload:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text") from error
     return parse_workload(text, path)
-
-
-# --- describing ----------------------------------------------------------------------------------------
-
-
-@define(frozen=True)
-class SettingInfo:
-    """One setting of a workload as people see it."""
-
-    path: str
-    value: str
-    unit: str
-    is_default: bool
-    doc: str
-    source: str
-
-
-def describe_settings(record: Any, prefix: str = "") -> Iterator[SettingInfo]:
-    """Every setting of a table (`Host`, `VmGroup`, `Settings`): value, unit, meaning, source."""
-    kind_defaults = DISK_KINDS.get(record.kind, {}) if isinstance(record, Disk) else {}
-    for attribute in attrs.fields(type(record)):
-        value = getattr(record, attribute.name)
-        path = prefix + (attribute.metadata["key"] or attribute.name)
-        if attrs.has(type(value)):
-            yield from describe_settings(value, f"{path}.")
-            continue
-        default, source = attribute.default, attribute.metadata["source"]
-        if attribute.name in kind_defaults:
-            default, source = kind_defaults[attribute.name]
-        elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            default = default.factory()
-        unit = attribute.metadata["unit"]
-        is_default = default is not attrs.NOTHING and value == default
-        if attribute.name == "start_ns" and value == START_RANDOM_NS:
-            text = "random"
-        elif isinstance(value, bool):
-            text = str(value).lower()
-        elif isinstance(value, (int, float)):
-            text = units.format_value(value, unit or "count")
-        elif isinstance(value, tuple):
-            text = "[" + ", ".join(str(item) for item in value) + "]"
-        else:
-            text = str(value)
-        yield SettingInfo(
-            path, text, unit, is_default, attribute.metadata["doc"], source if is_default else ""
-        )

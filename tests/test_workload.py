@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from hvbench import machine, settings
 from hvbench import workload as w
 from hvbench.errors import UserError
 
@@ -162,19 +163,21 @@ def test_a_missing_file_and_an_unknown_name_are_user_errors(tmp_path: Path) -> N
         w.load_workload(str(tmp_path / "none.toml"))
 
 
-@pytest.mark.parametrize("cls", [w.Disk, w.Nic, w.Filer, w.Array, w.Host, w.Guest, w.VmGroup, w.Settings])
+@pytest.mark.parametrize(
+    "cls", [machine.Disk, machine.Nic, machine.Filer, machine.Array, machine.Host, w.Guest, w.VmGroup, w.Settings]
+)
 def test_every_setting_is_documented_and_every_numeric_default_has_a_source(cls: type) -> None:
     for attribute in attrs.fields(cls):
         assert attribute.metadata["doc"], attribute.name
         numeric = type(attribute.default) in (int, float) and attribute.name != "start_ns"
         assert attribute.metadata["source"] or not numeric, attribute.name
-    for kind, preset in w.DISK_KINDS.items():
+    for kind, preset in settings.kinds_of(cls).items():
         for name, (_, source) in preset.items():
-            assert name in attrs.fields_dict(w.Disk) and source, kind
+            assert name in attrs.fields_dict(cls) and source, kind
 
 
 def test_settings_are_described_with_values_units_and_sources(tmp_path: Path) -> None:
-    infos = {info.path: info for info in w.describe_settings(parse(tmp_path, GOOD).host)}
+    infos = {info.path: info for info in settings.describe_settings(parse(tmp_path, GOOD).host)}
     assert infos["memory"].value == "4GiB" and not infos["memory"].is_default
     assert infos["disk.seek"].value == "8.5ms" and infos["disk.seek"].is_default
     assert "Barracuda" in infos["disk.seek"].source

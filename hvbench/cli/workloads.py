@@ -75,7 +75,7 @@ def _list(fmt: str) -> int:
 
 def _describe(workload: Workload, fmt: str) -> str:
     from hvbench.drawing import draw
-    from hvbench.workload import describe_settings
+    from hvbench.settings import describe_settings
 
     parts = [f"{workload.name}  ({workload.path})", workload.settings.summary]
     sections = [("workload", workload.settings), ("host", workload.host)]
