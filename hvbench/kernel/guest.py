@@ -97,13 +97,20 @@ def take_ready(host: Any, v: int) -> int:
 
 @jit
 def pull_ready(host: Any, v: int) -> int:
-    """A vCPU that would idle pulls the first thread of its VM's longest queue; -1 if all are empty."""
+    """A vCPU that would idle pulls the first thread of its VM's longest queue; -1 if nobody has one too many.
+
+    A sibling's only thread is left alone, as Linux's newidle balance leaves run queues of one task alone
+    (kernel/sched/fair.c: a group is overloaded from two on): it was just woken for it, or does not run because the
+    hypervisor took its CPU away, which a guest cannot see.
+    """
     m = host.vm[host.vcpu[v].vm]
     longest = -1
-    most = 0
+    most = 1
     for other in range(m.first_vcpu, m.first_vcpu + m.vcpus):
-        if host.vcpu[other].queue_len > most:
-            most = host.vcpu[other].queue_len
+        x = host.vcpu[other]
+        load = x.queue_len + (1 if x.current_thread >= 0 else 0)
+        if x.queue_len > 0 and load > most:
+            most = load
             longest = other
     if longest < 0:
         return -1

@@ -1,0 +1,137 @@
+"""Every nanosecond of a pCPU and of a vCPU is accounted for, once, whatever a legal policy does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvbench.build import HostSpec
+from hvbench.policy import hookimpl
+from tests.builders import Done, bundled, numbers, run, run_in_slices, scheduler
+from tests.strategies import LEGAL, hosts, legal_params
+
+sys.path.insert(0, str(Path(__file__).parent))
+import consistency  # noqa: E402
+
+
+def check_sums(done: Done) -> None:
+    """The kernel's own figures add up."""
+    measured = done.horizon_ns - done.warmup_ns
+    for p in done.pcpu:
+        assert int(p["guest_ns"] + p["refill_ns"] + p["hypervisor_ns"] + p["idle_ns"]) == measured
+        assert min(p["guest_ns"], p["refill_ns"], p["hypervisor_ns"], p["idle_ns"]) >= 0
+    for e in done.vcpu:
+        assert 0 <= int(e["run_measured_ns"] + e["ready_ns"]) <= measured
+    busy = done.pcpu["guest_ns"] + done.pcpu["refill_ns"] + done.pcpu["hypervisor_ns"]
+    assert int(done.vcpu["run_measured_ns"].sum()) == int(busy.sum())
+    assert int(done.vcpu["overhead_ns"].sum()) == int(done.pcpu["hypervisor_ns"].sum())
+    assert int(done.vm["overhead_ns"].sum()) == int(done.pcpu["hypervisor_ns"].sum())
+    assert int(done.vm["refill_ns"].sum()) == int(done.pcpu["refill_ns"].sum())
+    assert int(done.pcpu["dispatches"].sum()) == int(done.vcpu["dispatches"].sum())
+
+
+class Watcher:
+    """Follows every entity's state by the hooks alone: an account of time that owes nothing to the kernel's."""
+
+    def __init__(self, spec: HostSpec):
+        self.spec = spec
+        entities = sum(m.vcpus for m in spec.vms) + len(spec.host_threads)
+        self.state = ["blocked"] * entities
+        self.since = [0] * entities
+        self.spent = [{"blocked": 0, "ready": 0, "run": 0} for _ in range(entities)]
+
+    def enter(self, v: int, state: str, now: int, came_from: tuple[str, ...]) -> None:
+        assert self.state[v] in came_from, f"{v}: {self.state[v]} -> {state} at {now}"
+        begin = max(self.since[v], self.spec.warmup_ns)
+        self.spent[v][self.state[v]] += max(0, now - begin)
+        self.state[v], self.since[v] = state, now
+
+    def close(self) -> None:
+        for v, state in enumerate(self.state):
+            self.enter(v, state, self.spec.horizon_ns, (state,))
+
+    @hookimpl(wrapper=True)
+    def sched_wake(self, host: Any, vcpu: int, now: int) -> Generator[None, Any, Any]:
+        self.enter(vcpu, "ready", now, ("blocked",))
+        return (yield)
+
+    @hookimpl(wrapper=True)
+    def sched_sleep(self, host: Any, vcpu: int, now: int) -> Generator[None, Any, Any]:
+        self.enter(vcpu, "blocked", now, ("ready", "blocked"))
+        return (yield)
+
+    @hookimpl(wrapper=True)
+    def sched_running(self, host: Any, vcpu: int, pcpu: int, now: int) -> Generator[None, Any, Any]:
+        self.enter(vcpu, "run", now, ("ready",))
+        assert host.vcpu[vcpu].pcpu == pcpu
+        return (yield)
+
+    @hookimpl(wrapper=True)
+    def sched_stopping(
+        self, host: Any, vcpu: int, ran_ns: int, runnable: int, now: int
+    ) -> Generator[None, Any, Any]:
+        assert ran_ns == now - self.since[vcpu]
+        self.enter(vcpu, "ready" if runnable else "blocked", now, ("run",))
+        return (yield)
+
+
+@settings(max_examples=40)
+@given(hosts(longest_ns=80_000), legal_params)
+def test_run_ready_and_blocked_as_the_hooks_tell_it(spec: HostSpec, params: dict[str, int]) -> None:
+    watcher = Watcher(spec)
+    done = run(spec, scheduler(LEGAL), "interpreted", observers=(watcher,), **params)
+    assert done.error is None, done.error
+    check_sums(done)
+    watcher.close()
+    measured = spec.horizon_ns - spec.warmup_ns
+    for v, spent in enumerate(watcher.spent):
+        assert sum(spent.values()) == measured
+        assert done.vcpu["run_measured_ns"][v] == spent["run"]
+        assert done.vcpu["ready_ns"][v] == spent["ready"]
+
+
+@settings(max_examples=25)
+@given(hosts(longest_ns=50_000), legal_params, st.integers(1, 30))
+def test_tables_are_consistent_between_events(spec: HostSpec, params: dict[str, int], events: int) -> None:
+    done = run_in_slices(spec, scheduler(LEGAL), events, consistency.check, **params)
+    assert done.error is None, done.error
+
+
+@settings(max_examples=40)
+@given(hosts(shortest_ns=100_000, longest_ns=2_000_000), legal_params)
+def test_sums_hold_on_longer_cells(kernel: object, spec: HostSpec, params: dict[str, int]) -> None:
+    done = run(spec, scheduler(LEGAL), "compiled", **params)
+    assert done.error is None, done.error
+    check_sums(done)
+
+
+@settings(max_examples=25)
+@given(hosts(shortest_ns=100_000, longest_ns=2_000_000), st.sampled_from(["round_robin", "credit", "null", "thrash"]))
+def test_sums_hold_under_bundled_policies(kernel: object, spec: HostSpec, name: str) -> None:
+    done = run(spec, bundled(name), "compiled")
+    assert done.error is None, done.error
+    check_sums(done)
+
+
+@settings(max_examples=25)
+@given(hosts(shortest_ns=200_000, longest_ns=3_000_000))
+def test_nobody_waits_while_a_pcpu_idles(kernel: object, spec: HostSpec) -> None:
+    """Under the kernel's defaults an idle pCPU means an empty list: the sum of both never exceeds the time."""
+    free = attrs.evolve(spec, warmup_ns=0)
+    worst = [0]
+
+    def look(memory: Any) -> None:
+        header = memory.header[0]
+        idle = int(header["pcpus"] - header["running"])
+        worst[0] = max(worst[0], min(idle, int(header["runnable_count"])))
+
+    done = run_in_slices(free, bundled("round_robin"), 1, look, "compiled", timeslice_ns=7_000)
+    assert done.error is None
+    assert worst == [0]
+    assert sum(numbers(done.pcpu["idle_ns"])) + sum(numbers(done.vcpu["ran_ns"])) == free.horizon_ns * free.cpu.pcpus
