@@ -7,6 +7,8 @@ from typing import Any
 import attrs
 import numpy as np
 
+from hvbench import build_io
+from hvbench.build_io import FlowSpec, IoSpec
 from hvbench.kernel import histogram
 from hvbench.kernel.events import (
     K_CONTROL,
@@ -74,6 +76,7 @@ class GroupSpec:
     threads: tuple[ThreadSpec, ...]
     start_ns: int = 0
     locks: int = 0
+    flows: tuple[FlowSpec, ...] = ()
 
 
 @attrs.frozen
@@ -123,6 +126,7 @@ class HostSpec:
     hosted: bool = False
     faults: tuple[FaultSpec, ...] = ()
     devices: int = 1
+    io: IoSpec | None = None
     memory_events: int = 1
     rows: dict[str, int] = attrs.field(factory=dict)
     shared: dict[str, np.ndarray[Any, Any]] = attrs.field(factory=dict)
@@ -135,6 +139,8 @@ def no_privileged() -> np.ndarray[Any, Any]:
 
 def build(spec: HostSpec) -> HostMemory:
     """Lay out a host. Its policies are bound, and it is booted, by the caller."""
+    original = spec
+    spec = build_io.extend(spec)
     guest_vcpus = sum(m.vcpus for m in spec.vms)
     entities = guest_vcpus + len(spec.host_threads)
     threads = sum(len(g.threads) for g in spec.groups)
@@ -174,6 +180,7 @@ def build(spec: HostSpec) -> HostMemory:
     _fill_cpus(memory, spec.cpu)
     _fill_vms(memory, spec)
     _fill_groups(memory, spec)
+    build_io.fill(memory, spec, original)
     base = 0
     for kind in range(len(KINDS)):
         memory.tables["kind"][kind] = (base, slots[kind])

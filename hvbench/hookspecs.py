@@ -190,6 +190,164 @@ def hvbench_host_costs(params, cpu_mhz):
 
 
 # ---------------------------------------------------------------------------------------------------
+# storage: the way of a block request to its medium and back, and the order in which media serve
+
+
+@decide
+def hvbench_storage_path(params):
+    """State the way of a block request as data. [decide, once a cell; no counterpart: drivers hard-code it]
+
+    Arguments: params is the policy's Params instance (None without one).
+    Returns: a tuple of `hvbench.policy.Step`, from the guest's front end to the medium and back.
+    Default: the path of the `das` policy, so that an elevator alone is a storage policy.
+    """
+
+
+@notify
+def blk_init(host, now):
+    """The host comes up: set timers, fill own state. [notify; elevator init_sched; tapdisk td_open]"""
+
+
+@decide
+def blk_dispatch(host, dev, now):
+    """Choose the request that a medium serves next. [decide; blk-mq elevator dispatch_request; vSCSI queue]
+
+    When: a medium (a station of kind 2) has a free server and requests wait, of which at least one is of a VM below its
+    depth. Iterate with blk_first(host, dev) and blk_next(host, request).
+    Returns: a request that waits at dev; or -1 to leave it idle until the next arrival, completion or
+    serve_device(host, dev).
+    Default: the first in order of arrival whose VM is below its depth.
+    """
+
+
+@decide
+def blk_limit_depth(host, vm, dev, now):
+    """Say how many requests of a VM a medium serves at once. [decide; elevator limit_depth; ESX SIOC, DSNRO]
+
+    When: before each dispatch, for the VM (-1: the host's swap area) of each request looked at in order of arrival.
+    Returns: 1 or more. Default: the medium's queue depth.
+    """
+
+
+@decide
+def blk_select_path(host, request, paths, now):
+    """Choose one of several equal ways through the fabric. [decide; VMware PSP fixed, MRU, RR; dm-multipath selector]
+
+    When: a request enters the fabric and the path has more than one way; it comes back by the same one.
+    Returns: 0 to paths - 1. Default: 0 (VMware's PSP_FIXED).
+    """
+
+
+@decide
+def blk_allow_merge(host, request, other, now):
+    """Allow two adjacent requests to be served as one. [decide; elevator allow_merge; tapdisk: none]
+
+    When: `other` arrives at a medium and continues the request that arrived last there, of the same VM and direction.
+    Returns: 1 or 0. Default: 1.
+    """
+
+
+@decide
+def blk_service(host, request, dev, now):
+    """Add to the service time of a request at a medium. [decide; tapdisk td_queue_read, td_queue_write]
+
+    When: the request has been dispatched. Returns: extra ns, 0 or more, to the medium's own time. Default: 0.
+    """
+
+
+@notify
+def blk_insert(host, request, dev, now):
+    """A request arrived at a medium's queue. [notify; elevator insert_requests; virtio-blk queue_rq]"""
+
+
+@notify
+def blk_complete(host, request, dev, now):
+    """A medium has served a request. [notify; elevator completed_request; tapdisk td_complete]"""
+
+
+@notify
+def blk_timer(host, timer, now):
+    """A timer set with set_timer is due. [notify; elevator's own timers; BFQ idle_slice_timer]"""
+
+
+# ---------------------------------------------------------------------------------------------------
+# switch: the way of a frame between VMs and to the outside
+
+
+@decide
+def hvbench_switch_config(params):
+    """State the switch as data: uplinks or none, queue lengths, costs. [decide, once a cell; Open vSwitch ovsdb]
+
+    Arguments: params is the policy's Params instance (None without one).
+    Returns: an `hvbench.policy.SwitchConfig`. Default: that of `bridged`.
+    """
+
+
+@notify
+def net_init(host, now):
+    """The host comes up: set timers, fill own state. [notify; Open vSwitch ofproto construct]"""
+
+
+@notify
+def net_port_add(host, port, now):
+    """A port came into being. [notify; Open vSwitch dpif port_add; Xen vif-bridge online]
+
+    When: once for each port, in index order (VMs first, then attached uplinks), before net_init.
+    host.port[port].kind is 0 for a VM's port and 1 for an uplink.
+    """
+
+
+@notify
+def net_port_del(host, port, now):
+    """A port is gone (its VM died). [notify; Open vSwitch dpif port_del; Xen vif-bridge offline]"""
+
+
+@decide
+def net_forward(host, frame, in_port, now):
+    """Choose the port that a frame leaves by. [decide; Open vSwitch upcall and flow actions; Linux bridge FDB lookup]
+
+    When: the frame came in at in_port (a VM's or an uplink). host.frame[frame].target_port is where its receiver is.
+    Returns: a port; -1 drops it; -2 floods it to every port but in_port, the one copy that matters among them.
+    Default: target_port, as a bridge that has learnt all addresses. A frame that only reaches a wrong port counts as
+    dropped.
+    """
+
+
+@decide
+def net_select_uplink(host, in_port, half, uplinks, now):
+    """Choose the uplink for a frame to the outside. [decide; vSphere teaming: srcid, ip, srcmac, loadbased, failover]
+
+    When: before net_forward, where the receiver is outside; in_port and half are -1 for NAS traffic.
+    Returns: 0 to uplinks - 1. Default: in_port % uplinks (vSphere's "originating virtual port"), 0 for NAS traffic.
+    """
+
+
+@decide
+def net_enqueue(host, frame, port, now):
+    """Let a frame into a port's queue. [decide; qdisc enqueue; Open vSwitch policing]
+
+    Returns: 1 takes it, 0 drops it; a full queue drops it whatever the answer is, but for NAS traffic, whose sender is
+    held back instead. Default: 1 unless the queue is full.
+    """
+
+
+@decide
+def net_dequeue(host, port, now):
+    """Choose the frame that leaves a port next. [decide; qdisc dequeue]
+
+    When: the port's device (link or host thread) is free and frames wait. Iterate with net_first(host, port) and
+    net_next(host, frame).
+    Returns: a frame that waits at the port; or -1 to leave it idle until the next arrival or serve_port(host, port).
+    Default: the first in order of arrival.
+    """
+
+
+@notify
+def net_timer(host, timer, now):
+    """A timer set with set_timer is due. [notify; qdisc watchdog; Open vSwitch revalidator]"""
+
+
+# ---------------------------------------------------------------------------------------------------
 # what the rest of hvbench reads from this page
 
 

@@ -54,6 +54,15 @@ from hvbench.kernel.containers import (
     order_put,
     order_remove,
 )
+from hvbench.kernel.io_services import (
+    blk_first,
+    blk_next,
+    emit_frame,
+    net_first,
+    net_next,
+    serve_device,
+    serve_port,
+)
 from hvbench.kernel.services import (
     block,
     cancel_timer,
@@ -66,6 +75,7 @@ from hvbench.kernel.services import (
     set_timer,
     unblock,
 )
+from hvbench.paths import Step, SwitchConfig, local_disk, virtual_disk
 
 __all__ = [
     "FOREVER",
@@ -76,8 +86,13 @@ __all__ = [
     "HashMap",
     "Heap",
     "OrderedIndex",
+    "Step",
+    "SwitchConfig",
+    "blk_first",
+    "blk_next",
     "block",
     "cancel_timer",
+    "emit_frame",
     "fifo_first",
     "fifo_len",
     "fifo_next",
@@ -95,11 +110,14 @@ __all__ = [
     "hookimpl",
     "jit",
     "kick",
+    "local_disk",
     "map_del",
     "map_get",
     "map_len",
     "map_put",
     "migrate",
+    "net_first",
+    "net_next",
     "order_after",
     "order_first",
     "order_len",
@@ -109,10 +127,13 @@ __all__ = [
     "random_below",
     "runq_first",
     "runq_next",
+    "serve_device",
+    "serve_port",
     "set_tick",
     "set_timer",
     "state",
     "unblock",
+    "virtual_disk",
 ]
 
 hookimpl = pluggy.HookimplMarker("hvbench")

@@ -7,6 +7,7 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_SCHEDULER, ask
 from hvbench.kernel.cpu import request_decision, runq_remove, wake
+from hvbench.kernel.devices import io_request
 from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
 from hvbench.kernel.guards import (
     E_BLOCK,
@@ -22,6 +23,7 @@ from hvbench.kernel.hook_rows import SCHED_SLEEP, SCHED_TICK
 from hvbench.kernel.services import (
     O_BLOCK,
     O_CANCEL,
+    O_FIRST_STORAGE,
     O_KICK,
     O_MIGRATE,
     O_TICK,
@@ -109,6 +111,8 @@ def serve(host: Any, at: int) -> None:
         else:
             e.policy_hold = 0
             release(host, a)
+    elif what >= O_FIRST_STORAGE:
+        io_request(host, at)
     else:
         fail(host, E_OUTBOX_KIND, r.row, what, a)
 

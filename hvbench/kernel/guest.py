@@ -21,7 +21,7 @@ from hvbench.kernel.guards import E_NO_TIME_IN_TRACE, fail
 from hvbench.kernel.histogram import H_REQUEST, observe
 from hvbench.kernel.hook_rows import SCHED_YIELD
 from hvbench.kernel.memory import memory_op
-from hvbench.kernel.network import network_op
+from hvbench.kernel.network import network_op, receive_timeout, reset_flows
 from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
 from hvbench.kernel.storage import storage_op
 from hvbench.kernel.threads import (
@@ -46,6 +46,7 @@ from hvbench.state.records import (
     W_BARRIER,
     W_LOCK,
     W_OUTSIDE,
+    W_RECV,
     W_TIMER,
     W_WAKE,
 )
@@ -456,6 +457,8 @@ def thread_timer(host: Any, t: int) -> None:
     th = host.thread[t]
     if th.state == T_DEAD:
         return
+    if th.state == T_WAITING and th.waits_for == W_RECV:
+        receive_timeout(host, t)
     if th.outside == 0:
         end_wait(host, t, -1)
         charge(host, th.vcpu, host.timer_fire_cost_ns)
@@ -496,6 +499,7 @@ def start_group(host: Any, number: int) -> None:
     g = host.group[number]
     g.done = 0
     g.loop_start_ns = host.now
+    reset_flows(host, number)
     for k in range(g.first_lock, g.first_lock + g.locks):
         x = host.lock[k]
         x.owner = -1

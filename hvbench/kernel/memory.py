@@ -24,3 +24,8 @@ def memory_event(host: Any, number: int) -> None:
 @jit
 def memory_timer(host: Any, slot: int, timer: int) -> None:
     return
+
+
+@jit
+def io_done(host: Any, why: int, who: int) -> None:
+    return

@@ -226,7 +226,7 @@ class Thread:
     mark_ns: int = col("when the open request began, -1 for none", default=-1)
     op_progress: int = col("pages or bytes of the current operation that are done")
     seen_waits: int = col("waits so far: tells a late timer from a current one")
-    need_bytes: int = col("recv: bytes still missing")
+    need_bytes: int = col("recv, send: bytes still missing")
     next_waiter: int = col("next thread that waits for the same lock", default=-1)
     trace: int = col("which trace it replays", "i4")
     process: int = col("process number within the trace", "i4")

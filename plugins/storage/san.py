@@ -1,0 +1,86 @@
+"""SAN: block storage behind a fabric; the same virtual front as DAS, then adapter, fabric and an array with a cache.
+
+Overview: virtual SCSI and the emulator thread as with `das`, a Fibre Channel adapter, the fabric (two equal ways, of which
+the first is used, as VMware's fixed policy does), the array's processor with its cache, the array's disks, and the
+way back.
+
+Source: the division into fabric, array controller and disks is that of P. Radkov et al., "A Performance Comparison of NFS
+and iSCSI for IP-Networked Storage", FAST 2004, with a fabric of its own in the place of IP. Fabric and array stand in
+the workload's host section.
+
+Claims: fifo.
+
+Not modelled: RAID, write-back caches, zoning, failover of a broken way.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from hvbench.policy import Step, hookimpl, param, virtual_disk
+
+AXIS = "storage"
+CLAIMS = frozenset({"fifo"})
+
+
+@frozen
+class Params:
+    """Costs of the stages before the fabric, and the number of ways through it."""
+
+    exit_ns: int = param(
+        1_221,
+        unit="ns",
+        low=0,
+        help="vCPU time to hand a request to the virtual adapter",
+        source="Dall et al., USENIX ATC 2017, table 2: I/O in the host's kernel, 2,565 cycles at 2.1 GHz",
+    )
+    emulate_ns: int = param(
+        7_600,
+        unit="ns",
+        low=0,
+        help="emulator's time to take a request and give it to the host's block layer",
+        source="Yang et al., FAST 2012: 7.6 us for an interrupt-driven 4 KiB read",
+    )
+    complete_ns: int = param(
+        3_206,
+        unit="ns",
+        low=0,
+        help="emulator's time to complete a request",
+        source="Dall et al., USENIX ATC 2017, table 2: I/O in user space, 6,732 cycles at 2.1 GHz",
+    )
+    interrupt_ns: int = param(
+        741,
+        unit="ns",
+        low=0,
+        help="vCPU time for the completion's interrupt",
+        source="Dall et al., ISCA 2016, table II: virtual interrupt completion, 1,556 cycles at 2.1 GHz",
+    )
+    adapter_ns: int = param(
+        6_667,
+        unit="ns",
+        low=0,
+        help="the host bus adapter's time for a request",
+        source="QLogic QLE2460 data sheet: 150,000 requests a second a port",
+    )
+    paths: int = param(
+        2,
+        low=1,
+        high=8,
+        help="equal ways through the fabric",
+        source="two fabrics are common practice; VMware PSP_FIXED uses one of them at a time",
+    )
+
+
+@hookimpl
+def hvbench_storage_path(params):
+    return virtual_disk(
+        Step("queue", params.adapter_ns, moves="none", source="QLogic QLE2460 data sheet"),
+        Step("fabric_out", ways=params.paths, source="workload's host section"),
+        Step("processor", at="array", moves="none", source="workload's host section"),
+        Step("medium", at="array"),
+        Step("fabric_in", ways=params.paths, source="workload's host section"),
+        exit_ns=params.exit_ns,
+        emulate_ns=params.emulate_ns,
+        complete_ns=params.complete_ns,
+        interrupt_ns=params.interrupt_ns,
+    )

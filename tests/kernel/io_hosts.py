@@ -1,0 +1,195 @@
+"""Small hosts with disks and networks, from lists of operations, and what must hold on any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from hvbench.binding import Chosen, Loop, bind
+from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec, build, no_privileged
+from hvbench.build_io import FlowSpec, IoSpec
+from hvbench.kernel.guards import LEGAL
+from hvbench.state import schema
+from hvbench.state.memory import HostMemory
+from hvbench.state.records_io import FRAME_ACK, FRAME_IN_NETWORK, PROTO_TCP
+from hvbench.traces.format import OPS
+
+MS = 1_000_000
+
+
+@attrs.frozen
+class T:
+    """A thread: its VM, its operations, whether it is outside."""
+
+    vm: int
+    ops: tuple[tuple[Any, ...], ...]
+    outside: bool = False
+
+
+def compute(ns: int) -> tuple[Any, ...]:
+    return ("compute", -1, ns, 0)
+
+
+def sleep(ns: int) -> tuple[Any, ...]:
+    return ("sleep", -1, ns, 0)
+
+
+def read(page: int, pages: int = 1) -> tuple[Any, ...]:
+    """A block read in units of 4 KiB."""
+    return ("blk_read", -1, page * 8, pages * 8)
+
+
+def write(page: int, pages: int = 1) -> tuple[Any, ...]:
+    return ("blk_write", -1, page * 8, pages * 8)
+
+
+def send(flow: int, end: int, size: int) -> tuple[Any, ...]:
+    return ("send", 2 * flow + end, size, 0)
+
+
+def recv(flow: int, end: int, size: int, timeout_ns: int = 0) -> tuple[Any, ...]:
+    return ("recv", 2 * flow + end, size, timeout_ns)
+
+
+def forever() -> tuple[Any, ...]:
+    """A last operation that outlasts any test, so that a recording is passed once."""
+    return sleep(1 << 50)
+
+
+def spec_of(
+    groups: Sequence[Sequence[T]],
+    io: IoSpec,
+    flows: Sequence[Sequence[FlowSpec]] = (),
+    *,
+    vcpus: int = 1,
+    pcpus: int = 4,
+    horizon_ns: int = 1_000 * MS,
+    warmup_ns: int = 0,
+    vms: int = 0,
+    cpu: CpuSpec | None = None,
+) -> HostSpec:
+    """A host: one VM for each number in `groups`."""
+    rows: list[tuple[Any, ...]] = []
+    specs = []
+    for number, threads in enumerate(groups):
+        made = []
+        for t in threads:
+            made.append(ThreadSpec(t.vm, len(rows), len(rows) + len(t.ops), outside=t.outside))
+            rows.extend(t.ops)
+        specs.append(GroupSpec(tuple(made), flows=tuple(flows[number]) if flows else ()))
+    ops = schema.TABLES["op"].layout.zeros(max(1, len(rows)))
+    for row, (name, x, a, b) in zip(ops, rows, strict=False):
+        row["op"], row["x"], row["a"], row["b"] = OPS[name], x, a, b
+    count = vms or 1 + max(t.vm for threads in groups for t in threads)
+    group_of = {t.vm: number for number, threads in enumerate(groups) for t in threads}
+    return HostSpec(
+        cpu=cpu or CpuSpec(pcpus=pcpus),
+        vms=tuple(VmSpec(vcpus=vcpus, group=group_of.get(v, 0)) for v in range(count)),
+        groups=tuple(specs),
+        ops=ops,
+        privileged=no_privileged(),
+        horizon_ns=horizon_ns,
+        warmup_ns=warmup_ns,
+        io=io,
+    )
+
+
+def module_of(axis: str, **hooks: Any) -> types.ModuleType:
+    """A policy module made of functions."""
+    from hvbench.policy import hookimpl
+
+    module = types.ModuleType(f"test_{axis}")
+    module.__file__ = __file__
+    for name, function in hooks.items():
+        setattr(module, name, hookimpl(function) if name.startswith(("blk_", "net_", "sched_")) else function)
+    return module
+
+
+def chosen(slot: int, name: str, module: Any, **params: Any) -> Chosen:
+    """A policy with its default parameters, or others."""
+    cls = getattr(module, "Params", None)
+    return Chosen(slot, name, module, cls(**params) if cls else None, f"test {name} {sorted(params.items())}")
+
+
+def plugin(axis: str, name: str) -> types.ModuleType:
+    """A bundled policy's module, from this tree."""
+    path = Path(__file__).parents[2] / "plugins" / axis / f"{name}.py"
+    full = f"tested_{axis}_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+def run(
+    spec: HostSpec, policies: Sequence[Chosen] = (), *, interpreted: bool = True, check: bool = True
+) -> HostMemory:
+    """Run a host to its end; the memory is left to be looked at."""
+    memory = build(spec)
+    bind(memory, list(policies), interpreted=interpreted)
+    loop = Loop(memory, interpreted)
+    loop.boot()
+    while loop.run(1000) == 0:
+        if check:
+            conserved(memory)
+    error = int(memory.header["error"][0])
+    assert error == 0, f"{error}: legal is {LEGAL.get(error)}, answer {memory.header['error_answer'][0]}"
+    if check:
+        conserved(memory)
+    return memory
+
+
+def row(memory: HostMemory, table: str, index: int = 0) -> dict[str, int]:
+    """A row of a table as a dictionary."""
+    return {name: int(memory.tables[table][index][name]) for name in memory.tables[table].dtype.names}
+
+
+def conserved(memory: HostMemory) -> None:
+    """Requests, frames and bytes are all somewhere, and in one place."""
+    io = row(memory, "io")
+    request = memory.tables["request"]
+    live = request[request["state"] != 0]
+    assert io["submitted"] == io["completed"] + len(live)
+    assert io["pages_submitted"] == io["pages_completed"] + int(live["pages"].sum())
+    assert int(memory.tables["vm_io"]["in_flight"].sum()) == len(live)
+    queued = sum(int(s["queue_len"]) + int(s["busy"]) for s in memory.tables["station"])
+    assert queued == int(np.isin(live["state"], (3, 4)).sum())
+
+    frame = memory.tables["frame"]
+    used = frame[frame["state"] != 0]
+    moving = used[np.isin(used["state"], FRAME_IN_NETWORK) & (used["kind"] != FRAME_ACK)]
+    ends = ("delivered", "dropped", "filtered", "discarded")
+    assert io["frames_sent"] == sum(io[f"frames_{e}"] for e in ends) + len(moving)
+    assert io["bytes_sent"] == sum(io[f"bytes_{e}"] for e in ends) + int(moving["payload"].sum())
+    for number in range(io["halves"]):
+        h = row(memory, "half", number)
+        if h["local"]:
+            assert h["accepted"] == h["consumed"] + h["available"]
+        elif h["proto"] == PROTO_TCP:
+            mine = moving[(moving["half"] == number) & (moving["generation"] == h["generation"])]
+            way = int(mine["payload"].sum())
+            there = h["consumed"] + h["available"] + h["held_bytes"]
+            assert h["accepted"] == there + way + h["lost_bytes"] + h["unsent"]
+            assert h["flight"] >= way and h["consumed"] + h["available"] == h["expected"]
+
+
+def free_lists_are_whole(memory: HostMemory) -> None:
+    """Every free row is on its free list exactly once."""
+    for table, head in (("request", "request_free"), ("frame", "frame_free")):
+        rows = memory.tables[table]
+        seen = 0
+        at = int(memory.tables["io"][head][0])
+        while at >= 0:
+            assert rows["state"][at] == 0
+            seen += 1
+            at = int(rows["next"][at])
+        assert seen == int((rows["state"] == 0).sum())
