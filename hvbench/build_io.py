@@ -39,7 +39,7 @@ from hvbench.state.records_io import (
     ST_MEDIUM,
     ST_QUEUE,
 )
-from hvbench.workload import Array, Disk, Filer, Nic
+from hvbench.machine import Array, Disk, Filer, Nic
 
 if TYPE_CHECKING:
     from hvbench.build import HostSpec
@@ -195,7 +195,7 @@ def flow_ends(meta: Mapping[str, Any], columns: Mapping[str, np.ndarray[Any, Any
     return ends
 
 
-def flow_operand(flow: int, end: int) -> int:
+def flow_operand(flow: Any, end: Any) -> Any:
     """op.x of a send or receive: the flow within its group, and the thread's end."""
     return 2 * flow + end
 

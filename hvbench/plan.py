@@ -13,9 +13,11 @@ from pathlib import Path
 import attrs
 
 from hvbench.build import CpuSpec, FaultSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
+from hvbench.build_io import IoSpec, flows_of
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
 from hvbench.machine import Host
+from hvbench.paths import NATIVE_SWITCH, Step, SwitchConfig, without_emulation
 from hvbench.traces.load import LoadedTrace, Tables, load_tables, load_trace
 from hvbench.workload import START_RANDOM_NS, Vm, Workload
 
@@ -167,6 +169,28 @@ def cpu_spec(host: Host, technique: TechniqueCosts, place: HostCosts) -> CpuSpec
     )
 
 
+def io_spec(
+    host: Host, path: tuple[Step, ...], switch: SwitchConfig, technique: TechniqueCosts, place: HostCosts
+) -> IoSpec:
+    """Storage and network of a host on the ways that its storage and switch choices take."""
+    world = 2 * place.world_switch_ns
+    return IoSpec(
+        path=path,
+        switch=switch,
+        disk=host.disk,
+        nic=host.nic,
+        filer=host.filer,
+        array=host.array,
+        exit_ns=technique.io_submit_ns + world + place.io_path_ns,
+        interrupt_ns=technique.interrupt_ns + world,
+    )
+
+
+def native_io(host: Host, path: tuple[Step, ...]) -> IoSpec:
+    """Storage and network of an *alone* run: the same medium, no emulation."""
+    return io_spec(host, without_emulation(path), NATIVE_SWITCH, TechniqueCosts(), HostCosts())
+
+
 def native_cpu(host: Host, vcpus: int) -> CpuSpec:
     """The CPUs of an *alone* run: enough for every vCPU, no hypervisor."""
     bare = attrs.evolve(host, pcpus=max(host.pcpus, vcpus))
@@ -223,6 +247,7 @@ def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_n
                 threads=_threads(plan, g, place),
                 start_ns=g.start_ns,
                 locks=g.trace.locks,
+                flows=flows_of(g.trace.meta, {tier: place[vm] for tier, vm in g.tier_vm.items()}),
             )
             for g in groups
         ),
@@ -239,7 +264,9 @@ def _threads(plan: Plan, group: GroupPlan, place: dict[int, int]) -> tuple[Threa
     first_vm = place[group.vms[0]]
     made = []
     for t in group.trace.threads:
-        vm = first_vm if t.outside else place[group.tier_vm[t.tier]]
+        vm = place[group.tier_vm[t.serves]] if t.serves else first_vm
+        if not t.outside:
+            vm = place[group.tier_vm[t.tier]]
         made.append(
             ThreadSpec(
                 vm=vm,

@@ -73,3 +73,33 @@ def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "request_latency_p50_ns": histogram.percentile(counts[histogram.H_REQUEST], 0.5),
         "request_latency_p99_ns": histogram.percentile(counts[histogram.H_REQUEST], 0.99),
     }
+
+
+def io_metrics(memory: HostMemory) -> dict[str, float | int]:
+    """Storage and network of a cell."""
+    io = memory.tables["vm_io"]
+    counts = histograms(memory)[:, histogram.H_IO].sum(axis=0)
+    seconds = max(1, measured_ns(memory)) / NS_PER_S
+    return {
+        "disk_read_requests": int(io["disk_read_requests"].sum()),
+        "disk_write_requests": int(io["disk_write_requests"].sum()),
+        "io_latency_p50_ns": histogram.percentile(counts, 0.5),
+        "io_latency_p99_ns": histogram.percentile(counts, 0.99),
+        "network_bytes_per_s": int(io["net_rx_bytes"].sum()) / seconds,
+        "network_frames_dropped": int(io["frames_dropped"].sum()),
+        "network_retransmissions": int(io["retransmissions"].sum()),
+    }
+
+
+def vm_io_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
+    """Storage and network of one VM."""
+    row = memory.tables["vm_io"][vm]
+    counts = histograms(memory)[vm]
+    seconds = max(1, measured_ns(memory)) / NS_PER_S
+    return {
+        "disk_read_requests": int(row["disk_read_requests"]),
+        "disk_write_requests": int(row["disk_write_requests"]),
+        "io_latency_p99_ns": histogram.percentile(counts[histogram.H_IO], 0.99),
+        "network_bytes_per_s": int(row["net_rx_bytes"]) / seconds,
+        "network_frames_dropped": int(row["frames_dropped"]),
+    }

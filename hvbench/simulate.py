@@ -15,6 +15,7 @@ import numpy as np
 from hvbench import jit, readout
 from hvbench.binding import BindError, Chosen, Loop, bind
 from hvbench.build import HostSpec, build
+from hvbench.build_io import refusal, storage_path, switch_config
 from hvbench.cell import Cell, CellResult, Choice, StopFlag, Stopped
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
@@ -28,7 +29,8 @@ from hvbench.kernel.guards import (
     LEGAL,
 )
 from hvbench.kernel.loop import FINISHED, STOPPED
-from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, native_cpu, plan_for
+from hvbench.paths import Step, SwitchConfig, without_emulation
+from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, io_spec, native_cpu, native_io, plan_for
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 
@@ -53,7 +55,17 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
     spec = host_spec(
         plan, cpu_spec(cell.workload.host, technique, place), plan.groups, cell.horizon_ns, cell.warmup_ns
     )
-    spec = attrs.evolve(spec, hosted=place.hosted, faults=fault_specs(cell.workload))
+    path, switch = io_choices(cell)
+    spec = attrs.evolve(
+        spec,
+        hosted=place.hosted,
+        faults=fault_specs(cell.workload),
+        io=io_spec(cell.workload.host, path, switch, technique, place),
+    )
+    refused = refusal(spec)
+    if refused:
+        who = cell.choices["switch"].label
+        return CellResult("refused", f"{who}: {refused}", wall_s=time.perf_counter() - started)
     memory = build(spec)
     try:
         bind(memory, chosen_policies(cell), interpreted=jit.interpreted())
@@ -64,7 +76,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         status, reason = broken
         return finish(CellResult(status, reason), memory, started)
     result = CellResult("ok")
-    result.vms = vm_metrics(plan, memory, cell, stop)
+    result.vms = vm_metrics(plan, memory, cell, path, stop)
     if plan.open_loop:
         summarise_open(result, memory)
     else:
@@ -98,6 +110,13 @@ def host_costs(cell: Cell) -> HostCosts:
     if not isinstance(made, HostCosts):
         raise UserError(f"host {cell.choices['host'].label}: hvbench_host_costs must return HostCosts")
     return made
+
+
+def io_choices(cell: Cell) -> tuple[tuple[Step, ...], SwitchConfig]:
+    """The storage path and the switch's configuration that the cell's policies state."""
+    storage, storage_params = cell.choices["storage"].policies[0]
+    switch, switch_params = cell.choices["switch"].policies[0]
+    return storage_path(storage.module, storage_params), switch_config(switch.module, switch_params)
 
 
 def _coarse(choice: Choice, hook: str, cpu_mhz: int) -> Any:
@@ -193,7 +212,14 @@ _alone: dict[tuple[Any, ...], dict[int, float]] = {}
 _alone_lock = threading.Lock()
 
 
-def alone_rates(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, stop: StopFlag | None) -> dict[int, float]:
+def alone_rates(
+    plan: Plan,
+    group: GroupPlan,
+    path: tuple[Step, ...],
+    horizon_ns: int,
+    warmup_ns: int,
+    stop: StopFlag | None,
+) -> dict[int, float]:
     """Progress of each VM of a group when it has a machine for itself: no hypervisor, no neighbours."""
     host = plan.workload.host
     key = (
@@ -202,6 +228,7 @@ def alone_rates(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, s
         horizon_ns,
         warmup_ns,
         repr(attrs.astuple(host)),
+        repr(without_emulation(path)),
         tuple(repr(attrs.astuple(plan.workload.vms[v].spec)) for v in group.vms),
         tuple(sorted(group.tier_vm.items())),
     )
@@ -209,8 +236,7 @@ def alone_rates(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, s
         known = _alone.get(key)
     if known is not None:
         return known
-    vcpus = sum(plan.workload.vms[v].spec.vcpus for v in group.vms)
-    memory = build(alone_spec(plan, group, horizon_ns, warmup_ns, vcpus))
+    memory = build(alone_spec(plan, group, path, horizon_ns, warmup_ns))
     bind(memory, [], interpreted=jit.interpreted())
     _, error = run(memory, stop)
     if error is not None:
@@ -223,22 +249,29 @@ def alone_rates(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, s
     return rates
 
 
-def alone_spec(plan: Plan, group: GroupPlan, horizon_ns: int, warmup_ns: int, vcpus: int) -> HostSpec:
-    """The host of an alone run."""
-    return host_spec(plan, native_cpu(plan.workload.host, vcpus), (group,), horizon_ns, warmup_ns)
+def alone_spec(
+    plan: Plan, group: GroupPlan, path: tuple[Step, ...], horizon_ns: int, warmup_ns: int
+) -> HostSpec:
+    """The host of an alone run: no hypervisor, no neighbours, the same medium without emulation."""
+    vcpus = sum(plan.workload.vms[v].spec.vcpus for v in group.vms)
+    host = plan.workload.host
+    spec = host_spec(plan, native_cpu(host, vcpus), (group,), horizon_ns, warmup_ns)
+    return attrs.evolve(spec, io=native_io(host, path))
 
 
 # metrics -------------------------------------------------------------------------------------------------
 
 
-def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None) -> list[dict[str, float | int | str]]:
+def vm_metrics(
+    plan: Plan, memory: HostMemory, cell: Cell, path: tuple[Step, ...], stop: StopFlag | None
+) -> list[dict[str, float | int | str]]:
     """One row a VM, in the workload's order."""
     seconds = max(1, readout.measured_ns(memory)) / readout.NS_PER_S
     rows: dict[int, dict[str, float | int | str]] = {}
     if plan.open_loop:
         return [open_metrics(plan, memory, vm) for vm in range(len(plan.workload.vms))]
     for group in plan.groups:
-        alone = alone_rates(plan, group, cell.horizon_ns, cell.warmup_ns, stop)
+        alone = alone_rates(plan, group, path, cell.horizon_ns, cell.warmup_ns, stop)
         for vm in group.vms:
             if alone[vm] <= 0:
                 raise UserError(
@@ -253,6 +286,7 @@ def vm_metrics(plan: Plan, memory: HostMemory, cell: Cell, stop: StopFlag | None
                 "alone_per_s": alone[vm] / seconds,
                 "slowdown": alone[vm] / here if here > 0 else float("inf"),
                 **readout.vm_cpu_metrics(memory, vm),
+                **readout.vm_io_metrics(memory, vm),
             }
     return [rows[vm] for vm in sorted(rows)]
 
@@ -266,12 +300,13 @@ def open_metrics(plan: Plan, memory: HostMemory, vm: int) -> dict[str, float | i
         "backlog_ns": int(row["backlog_ns"]),
         "backlog_growth_ns": int(row["backlog_ns"] - row["backlog_warm_ns"]),
         **readout.vm_cpu_metrics(memory, vm),
+        **readout.vm_io_metrics(memory, vm),
     }
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:
     """Cell-wide metrics under open-loop replay; a VM whose backlog grows by 5 % of the time is overloaded."""
-    result.metrics = {**readout.cpu_metrics(memory)}
+    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory)}
     result.metrics["backlog_ns"] = sum(int(row["backlog_ns"]) for row in result.vms)
     bound = readout.measured_ns(memory) * OVERLOAD_SHARE
     late = [str(row["name"]) for row in result.vms if float(row["backlog_growth_ns"]) > bound]
@@ -284,7 +319,7 @@ def summarise(result: CellResult, memory: HostMemory) -> None:
     """Cell-wide metrics, and whether some VM made no progress at all."""
     slowdowns = np.array([float(row["slowdown"]) for row in result.vms])
     stalled = [str(row["name"]) for row in result.vms if row["progress_per_s"] == 0]
-    result.metrics = {**readout.cpu_metrics(memory)}
+    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory)}
     if stalled:
         result.status = "stalled"
         result.reason = f"no progress in the measured time: {', '.join(stalled)}"

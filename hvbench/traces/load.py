@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from hvbench.build_io import flow_ends, flow_operand
 from hvbench.state import schema
 from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, read_trace
 
@@ -30,6 +31,8 @@ class LoadedThread:
     outside: bool
     process: int
     process_last: bool
+    serves: str = ""
+    """Outside threads: the tier that they talk to."""
 
 
 @attrs.frozen(eq=False)
@@ -71,7 +74,7 @@ def convert(trace: Trace) -> LoadedTrace:
     ops["b"][pages] = c["pages"][pages]
     content = codes == OPS["content"]
     ops["b"][content] = c["content"][content].view(np.int64)
-    ops["x"][by_bytes] = c["flow"][by_bytes]
+    ops["x"][by_bytes] = flow_operand(c["flow"], flow_ends(trace.meta, c))[by_bytes]
     ops["a"][by_bytes] = c["bytes"][by_bytes]
     ops["b"][by_bytes] = c["duration_ns"][by_bytes]
     ops["a"][timed] = c["duration_ns"][timed]
@@ -128,9 +131,20 @@ def _threads(trace: Trace) -> tuple[LoadedThread, ...]:
             outside=t.get("role") == "outside",
             process=int(t.get("process", 0)),
             process_last=last_of.get(int(t.get("process", 0))) == i,
+            serves=_served_tier(trace, int(first[i]), int(end[i])) if t.get("role") == "outside" else "",
         )
         for i, t in enumerate(listed)
     )
+
+
+def _served_tier(trace: Trace, first: int, end: int) -> str:
+    """The tier at the other end of the first flow that an outside thread uses; empty if it uses none."""
+    used = trace.columns["flow"][first:end]
+    used = used[used >= 0]
+    if not len(used):
+        return ""
+    ends = trace.meta["flows"][int(used[0])]["ends"]
+    return str(next((tier for tier in ends if tier != "outside"), ""))
 
 
 def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
