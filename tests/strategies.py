@@ -263,12 +263,13 @@ def sched_pick_next(host, pcpu, prev, now):
 '''
 """A scheduler that does everything that is legal, at random: the same in every run with the same seed."""
 
+# a decision asks about three times whether to kick: much more would let virtual time stand still
 legal_params = st.fixed_dictionaries(
     {
         "idle_percent": st.sampled_from([0, 5, 40]),
-        "kick_percent": st.sampled_from([0, 5, 25]),
+        "kick_percent": st.sampled_from([0, 3, 10]),
         "block_percent": st.sampled_from([0, 3, 20]),
-        "migrate_percent": st.sampled_from([0, 3, 20]),
+        "migrate_percent": st.sampled_from([0, 2, 5]),
         "spread_percent": st.sampled_from([0, 30, 100]),
         "walk": st.integers(0, 4),
         "longest_ns": st.sampled_from([150, 1_500, 8_000, 1 << 40]),
