@@ -59,7 +59,7 @@ def vms(draw: Any) -> VmPlan:
         # a client that wakes nobody and only thinks
         clients = [[compute(draw(spans))]]
     # every pass takes time
-    threads[0].append(compute(draw(st.integers(50, 20_000))))
+    threads[0].append(compute(draw(st.integers(2_000, 20_000))))
     return vm(
         threads,
         clients=clients,
@@ -88,7 +88,7 @@ def hosts(draw: Any, shortest_ns: int = 1, longest_ns: int = 300_000) -> HostSpe
         cache_refill_ns=draw(costs),
         cache_refill_other_ns=draw(costs),
         cache_refill_tau_ns=draw(st.sampled_from([1, 1_000, 50_000])),
-        guest_slice_ns=draw(st.sampled_from([100, 2_000, 20_000, 3_000_000])),
+        guest_slice_ns=draw(st.sampled_from([300, 2_000, 20_000, 3_000_000])),
         guest_switch_ns=draw(costs),
         wake_cost_ns=draw(costs),
         halt_cost_ns=draw(costs),
@@ -263,16 +263,17 @@ def sched_pick_next(host, pcpu, prev, now):
 '''
 """A scheduler that does everything that is legal, at random: the same in every run with the same seed."""
 
+# a decision asks about three times whether to kick: much more would let virtual time stand still
 legal_params = st.fixed_dictionaries(
     {
         "idle_percent": st.sampled_from([0, 5, 40]),
-        "kick_percent": st.sampled_from([0, 5, 25]),
+        "kick_percent": st.sampled_from([0, 3, 10]),
         "block_percent": st.sampled_from([0, 3, 20]),
-        "migrate_percent": st.sampled_from([0, 3, 20]),
+        "migrate_percent": st.sampled_from([0, 2, 5]),
         "spread_percent": st.sampled_from([0, 30, 100]),
         "walk": st.integers(0, 4),
-        "longest_ns": st.sampled_from([40, 700, 8_000, 1 << 40]),
-        "timer_ns": st.sampled_from([300, 4_000, 30_000]),
-        "tick_ns": st.sampled_from([150, 2_000, 40_000]),
+        "longest_ns": st.sampled_from([150, 1_500, 8_000, 1 << 40]),
+        "timer_ns": st.sampled_from([900, 5_000, 30_000]),
+        "tick_ns": st.sampled_from([500, 3_000, 40_000]),
     }
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.ask import AXIS_SCHEDULER, ask
+from hvbench.kernel.ask import AXIS_SCHEDULER, AXIS_SWITCH, ask, tell
 from hvbench.kernel.control import hold, release
 from hvbench.kernel.cpu import request_decision, set_idle, settle, stop
 from hvbench.kernel.events import K_TICK, disarm
-from hvbench.kernel.hook_rows import SCHED_PCPU_OFFLINE, SCHED_PCPU_ONLINE, SCHED_VCPU_REMOVE
+from hvbench.kernel.hook_rows import NET_PORT_DEL, SCHED_PCPU_OFFLINE, SCHED_PCPU_ONLINE, SCHED_VCPU_REMOVE
 from hvbench.state.records import HOST_THREAD, RUNNING, T_DEAD, WHY_FORCED
 
 F_GUEST, F_DRIVER, F_HOST_OS, F_HYPERVISOR, F_PCPU = range(5)
@@ -64,6 +64,7 @@ def kill_vm(host: Any, m: int) -> None:
         hold(host, v)
         e.wake_pending = 0
         ask(host, AXIS_SCHEDULER, SCHED_VCPU_REMOVE, v, host.now, 0, 0, 0, 0)
+    tell(host, AXIS_SWITCH, NET_PORT_DEL, m, host.now)
 
 
 @jit
