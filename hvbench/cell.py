@@ -70,9 +70,7 @@ class Choice:
     def label(self) -> str:
         """The text that chooses it again: `credit:timeslice=5ms`, `overcommit+balloon`."""
         return "+".join(
-            ":".join(
-                [policy.name, *(f"{name}={text}" for name, text in changed_params(policy, params).items())]
-            )
+            ":".join([policy.name, *(f"{name}={text}" for name, text in changed_params(policy, params).items())])
             for policy, params in self.policies
         )
 
@@ -211,11 +209,7 @@ def source_digest() -> str:
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(root.rglob("*.py")):
         parts = file.relative_to(root).with_suffix("").parts
-        if (
-            parts[0] == "cli"
-            or parts[:2] == ("traces", "record")
-            or (len(parts) == 1 and parts[0] in _PRESENTATION)
-        ):
+        if parts[0] == "cli" or parts[:2] == ("traces", "record") or (len(parts) == 1 and parts[0] in _PRESENTATION):
             continue
         digest.update("/".join(parts).encode() + b"\0")
         digest.update(file.read_bytes())

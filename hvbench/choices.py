@@ -66,9 +66,7 @@ def parse_choice(axis: str, text: str, registry: Registry, base: Path = Path()) 
 
 def _parse_choice(axis: str, text: str, registry: Registry, base: Path) -> Iterable[Choice]:
     if text == "all":
-        policies = [
-            policy for policy in registry.axis(axis) if policy.control is None and not policy.from_file
-        ]
+        policies = [policy for policy in registry.axis(axis) if policy.control is None and not policy.from_file]
         if not policies:
             raise UserError(f"{axis}: no policy is installed{_failures(registry)}")
         return [Choice(axis, ((policy, bind_params(policy, {})),)) for policy in policies]
@@ -76,9 +74,7 @@ def _parse_choice(axis: str, text: str, registry: Registry, base: Path) -> Itera
         return parse_choices(axis, STANDARD[axis], registry, base)
     layers = _split(text, "+", axis)
     if len(layers) > 1 and axis not in STACKING_AXES:
-        raise UserError(
-            f"{axis}: {text!r}: only {' and '.join(STACKING_AXES)} policies stack; separate with a comma"
-        )
+        raise UserError(f"{axis}: {text!r}: only {' and '.join(STACKING_AXES)} policies stack; separate with a comma")
     if len(layers) > MAX_STACK:
         raise UserError(f"{axis}: {text!r} has {len(layers)} layers; {MAX_STACK} at most")
     parsed = [_parse_layer(axis, layer, registry, base) for layer in layers]
@@ -102,9 +98,7 @@ def _parse_layer(axis: str, text: str, registry: Registry, base: Path) -> tuple[
         if not equals or not parameter.strip() or not value.strip():
             raise UserError(f"{axis} {name}: {setting!r} is not of the form parameter=value")
         policy.param(parameter.strip())
-        swept.append(
-            [(parameter.strip(), each) for each in _sweep(value.strip(), f"{axis} {name}: {parameter}")]
-        )
+        swept.append([(parameter.strip(), each) for each in _sweep(value.strip(), f"{axis} {name}: {parameter}")])
     rows = []
     for combination in itertools.product(*swept):
         row: dict[str, str] = {}

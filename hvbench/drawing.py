@@ -22,14 +22,10 @@ def check_format(name: str) -> str:
 def draw(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
     """A table; numbers to the right."""
     align = tuple(
-        "right"
-        if any(row[i] for row in rows) and all(_is_number(row[i]) for row in rows if row[i])
-        else "left"
+        "right" if any(row[i] for row in rows) and all(_is_number(row[i]) for row in rows if row[i]) else "left"
         for i in range(len(headers))
     )
-    return tabulate(
-        rows, headers=headers, tablefmt=fmt, disable_numparse=True, colalign=align if rows else None
-    )
+    return tabulate(rows, headers=headers, tablefmt=fmt, disable_numparse=True, colalign=align if rows else None)
 
 
 def _is_number(text: str) -> bool:

@@ -34,6 +34,9 @@ from hvbench.worker import Limits, WorkerProcess
 SIMULATE = "hvbench.simulate:simulate"
 """What computes a cell, as module:function, so that worker processes can import it too."""
 
+SHARED = MEASURED | {"stalled"}
+"""Statuses that the simulation itself arrived at, deterministically, and not a policy's name or a clock."""
+
 STOP_S = 1.5
 """How long running cells get to notice Ctrl-C before they are left behind."""
 
@@ -230,7 +233,7 @@ class _Plan:
                 self._unstored += 1
             silent = silent_axes(result) if self._share else frozenset()
             twins: list[Cell] = []
-            if result.status in MEASURED:
+            if result.status in SHARED:
                 self._silent[cell.workload.name] = silent
             if silent:
                 pending = self._pending[cell.workload.name]
@@ -264,7 +267,7 @@ class _Plan:
 
 def silent_axes(result: CellResult) -> frozenset[str]:
     """Decision axes on which no other choice could have changed this result."""
-    if result.status not in MEASURED:
+    if result.status not in SHARED:
         return frozenset()
     return frozenset(axis for axis in DECISION_AXES if result.axis_asks.get(axis) == 0)
 

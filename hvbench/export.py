@@ -104,9 +104,7 @@ def _write_parquet(rows: Sequence[Row], path: Path) -> None:
     import pyarrow.parquet
 
     flat = records(rows)
-    columns: dict[str, list[Any]] = (
-        {name: [record[name] for record in flat] for name in flat[0]} if flat else {}
-    )
+    columns: dict[str, list[Any]] = {name: [record[name] for record in flat] for name in flat[0]} if flat else {}
     for name, values in columns.items():
         # One metric may be whole in one cell and not in the next.
         if any(isinstance(value, float) for value in values):

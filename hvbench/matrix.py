@@ -48,9 +48,7 @@ def make_cells(
     """One cell for each workload, seed and combination of choices, in that order of nesting."""
     axes = [axis for axis in AXES if axis in choices]
     return [
-        Cell(
-            workload, dict(zip(axes, combination, strict=True)), seed, workload.horizon_ns, workload.warmup_ns
-        )
+        Cell(workload, dict(zip(axes, combination, strict=True)), seed, workload.horizon_ns, workload.warmup_ns)
         for workload in workloads
         for seed in seeds
         for combination in itertools.product(*(choices[axis] for axis in axes))
@@ -82,9 +80,7 @@ def load_workloads(names: Iterable[str], base: Path = Path()) -> list[Workload]:
         for workload in chosen:
             other = found.setdefault(workload.name, workload)
             if other.path != workload.path:
-                raise UserError(
-                    f"{workload.path} and {other.path} are both named {workload.name}; rename one"
-                )
+                raise UserError(f"{workload.path} and {other.path} are both named {workload.name}; rename one")
     return list(found.values())
 
 
@@ -113,9 +109,7 @@ def load_study(path: Path) -> Study:
     errors: list[str] = []
     legal = ("format", "workloads", "seeds", "axes")
     errors.extend(
-        f"{key}: unknown{did_you_mean(key, legal)}; legal here: {', '.join(legal)}"
-        for key in raw
-        if key not in legal
+        f"{key}: unknown{did_you_mean(key, legal)}; legal here: {', '.join(legal)}" for key in raw if key not in legal
     )
     if raw.get("format") != STUDY_FORMAT:
         errors.append(f"format: {raw.get('format')!r} is not a known format; write format = {STUDY_FORMAT}")
@@ -162,6 +156,4 @@ def memory_bytes(workload: Workload) -> int:
     pages = sum(vm.spec.memory_pages + vm.spec.guest.swap_pages for vm in workload.vms)
     traces = {path for vm in workload.vms for path in (vm.trace_path, vm.image_path) if path is not None}
     # Decoded, a trace takes about ten times its compressed size.
-    return (
-        pages * page + workload.host.memory_pages * frame + 10 * sum(path.stat().st_size for path in traces)
-    )
+    return pages * page + workload.host.memory_pages * frame + 10 * sum(path.stat().st_size for path in traces)

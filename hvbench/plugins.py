@@ -331,9 +331,7 @@ def _check_hooks(module: ModuleType) -> tuple[str, ...]:
                 if name in specs:
                     raise UserError(f"{name} is not marked with @hookimpl")
                 hint = did_you_mean(name, list(specs))
-                raise UserError(
-                    f"{name} is named like a hook, but is none{hint}; rename it, or mark it @hookimpl"
-                )
+                raise UserError(f"{name} is named like a hook, but is none{hint}; rename it, or mark it @hookimpl")
             continue
         hook = options.get("specname") or name
         if hook not in specs:
@@ -386,9 +384,7 @@ def _read_params(cls: type) -> tuple[ParamInfo, ...]:
         if kind not in (int, float, bool):
             raise UserError(f"Params.{attribute.name}: annotate it as int, float or bool")
         if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            raise UserError(
-                f"Params.{attribute.name}: has no default; write it with param(default, help=...)"
-            )
+            raise UserError(f"Params.{attribute.name}: has no default; write it with param(default, help=...)")
         unit = attribute.metadata.get("unit", "")
         alias = attribute.name
         if unit and alias.endswith(f"_{units.canonical_unit(unit)}"):
@@ -448,8 +444,4 @@ def params_dict(params: Any) -> dict[str, int | float | bool]:
 def changed_params(policy: Policy, params: Any) -> dict[str, str]:
     """The parameters that differ from their defaults, as text that `bind_params` reads back."""
     values = params_dict(params)
-    return {
-        info.alias: info.format(values[info.name])
-        for info in policy.params
-        if values[info.name] != info.default
-    }
+    return {info.alias: info.format(values[info.name]) for info in policy.params if values[info.name] != info.default}

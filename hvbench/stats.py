@@ -70,9 +70,7 @@ class Design:
         """The same with all other axes averaged."""
         kept = [axis for axis in self.axes if axis in set(axes)]
         away = tuple(i for i, axis in enumerate(self.axes) if axis not in kept)
-        return Design(
-            {axis: self.levels[axis] for axis in kept}, self.seeds, self.response.mean(axis=away), {}
-        )
+        return Design({axis: self.levels[axis] for axis in kept}, self.seeds, self.response.mean(axis=away), {})
 
     def without(self, axis: str, level: int) -> Design:
         """The same without one level of an axis."""
@@ -151,9 +149,7 @@ def complete_subfactorial(present: np.ndarray[Any, np.dtype[np.bool_]]) -> list[
         # Dropping the level with the most missing cells first finds a good bound early.
         counts = [np.bincount(missing[:, axis], minlength=len(kept[axis])) for axis in range(len(shape))]
         cell = max(missing, key=lambda index: max(counts[axis][index[axis]] for axis in range(len(shape))))
-        order = sorted(
-            range(len(shape)), key=lambda axis: -counts[axis][cell[axis]] / (size / len(kept[axis]))
-        )
+        order = sorted(range(len(shape)), key=lambda axis: -counts[axis][cell[axis]] / (size / len(kept[axis])))
         for axis in order:
             level = kept[axis][cell[axis]]
             search([[j for j in levels if i != axis or j != level] for i, levels in enumerate(kept)])
@@ -228,9 +224,7 @@ def shares_with_ranges(design: Design) -> list[Share]:
             part = design.without(axis, level)
             for effect, share in (variance_shares(part.response, part.axes) or {}).items():
                 ranges[effect].append(share)
-    found = [
-        Share(effect, share, min(ranges[effect]), max(ranges[effect])) for effect, share in whole.items()
-    ]
+    found = [Share(effect, share, min(ranges[effect]), max(ranges[effect])) for effect, share in whole.items()]
     return sorted(found, key=lambda share: -share.share)
 
 

@@ -220,8 +220,7 @@ class Store:
         """Every run: number, start (seconds since the epoch), command, cells."""
         with self._readable():
             return self._db.execute(
-                "SELECT id, started_at, command, (SELECT count(*) FROM run_cells WHERE run = id) "
-                "FROM runs ORDER BY id"
+                "SELECT id, started_at, command, (SELECT count(*) FROM run_cells WHERE run = id) FROM runs ORDER BY id"
             ).fetchall()
 
     def run_rows(self, run: int | None = None) -> list[Row]:

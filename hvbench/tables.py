@@ -60,9 +60,7 @@ def ranked(combinations: Iterable[Combination], sort: Metric | None = None) -> l
     """Best first by a metric; what was not measured last."""
     combinations = list(combinations)
     if sort is None:
-        name = next(
-            (n for n in stats.RESPONSES if any(n in c.metrics for c in combinations)), stats.RESPONSES[0]
-        )
+        name = next((n for n in stats.RESPONSES if any(n in c.metrics for c in combinations)), stats.RESPONSES[0])
         sort = CELL_METRICS[name]
     name, sign = sort.name, -1.0 if sort.direction == "higher" else 1.0
 
@@ -103,9 +101,7 @@ def _number(value: float) -> str:
     return f"{value:.{min(digits, 6)}f}" if abs(value) < 1e7 else f"{value:.3e}"
 
 
-def _columns(
-    metrics: Sequence[Metric], values: Sequence[Callable[[str], float]]
-) -> tuple[list[str], list[list[str]]]:
+def _columns(metrics: Sequence[Metric], values: Sequence[Callable[[str], float]]) -> tuple[list[str], list[list[str]]]:
     """Headers with units and the cells of a table, a getter of metrics for each row."""
     headers, columns = [], []
     for metric in metrics:
@@ -172,15 +168,14 @@ def _varies(combinations: Sequence[Combination], axis: str) -> bool:
     return len({combination.labels[axis] for combination in combinations}) > 1
 
 
-def _shown_metrics(
-    combinations: Sequence[Combination], wanted: Sequence[str]
-) -> tuple[list[Metric], list[Metric]]:
+def _shown_metrics(combinations: Sequence[Combination], wanted: Sequence[str]) -> tuple[list[Metric], list[Metric]]:
     """The metrics of a table, and those of the default ones that are 0 or absent everywhere."""
     if wanted:
         return [cell_metric(name) for name in wanted], []
     shown, silent = [], []
     for name in TABLE_COLUMNS:
         values = [combination.metrics[name] for combination in combinations if name in combination.metrics]
+        values = [value for value in values if not math.isnan(value)]
         if any(values):
             shown.append(CELL_METRICS[name])
         elif values:
@@ -253,9 +248,7 @@ def _difference_table(
     """Differences to the combination that has the baseline and is equal on all other axes, in percent."""
     axis, choice = find_choice(combinations, baseline)
     bases = {_others(c, axis): c for c in combinations if c.labels[axis] == choice}
-    compared = [
-        c for c in ranked(combinations, sort) if c.labels[axis] != choice and _others(c, axis) in bases
-    ]
+    compared = [c for c in ranked(combinations, sort) if c.labels[axis] != choice and _others(c, axis) in bases]
     metrics, _ = _shown_metrics(combinations, wanted)
     picked, left_out = _pick(compared, show)
     axes = [a for a in AXES if _varies(combinations, a)]
@@ -346,9 +339,7 @@ def _variance_tables(design: stats.Design, fmt: str) -> list[str]:
                 row.append(f"{100 * share.low:.1f} to {100 * share.high:.1f} %")
             table.append(row)
         size = " × ".join(f"{len(levels)} {axis}" for axis, levels in part.levels.items() if len(levels) > 1)
-        tables.append(
-            f"What explains the variance of log slowdown, {name} ({size}):\n{draw(headers, table, fmt)}"
-        )
+        tables.append(f"What explains the variance of log slowdown, {name} ({size}):\n{draw(headers, table, fmt)}")
     return tables
 
 
@@ -390,9 +381,7 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
 
 def _seed_sentences(design: stats.Design, varying: Sequence[str]) -> list[str]:
     if len(design.seeds) < 2:
-        return [
-            "The spread over seeds is unknown: one seed was run; --seeds 3 shows which differences are real."
-        ]
+        return ["The spread over seeds is unknown: one seed was run; --seeds 3 shows which differences are real."]
     found = []
     for axis in varying:
         pairs = stats.within_seed_spread(design, axis)

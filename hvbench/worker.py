@@ -135,9 +135,7 @@ class WorkerProcess:
             raise Stopped("stopped")
         if kind == "silent":
             return CellResult("hung", f"{_culprits(cell)}: {content}", wall_s=wall_s)
-        return CellResult(
-            "failed", f"{_culprits(cell)}: the worker process died{_death(code)}", wall_s=wall_s
-        )
+        return CellResult("failed", f"{_culprits(cell)}: the worker process died{_death(code)}", wall_s=wall_s)
 
     def _connected(self) -> Connection:
         with self._lock:
@@ -202,10 +200,7 @@ class WorkerProcess:
 def _culprits(cell: Cell) -> str:
     """The policies from files of a cell: the only ones that a worker process is lost to."""
     names = [
-        f"{policy.axis} {policy.name}"
-        for c in cell.choices.values()
-        for policy, _ in c.policies
-        if policy.from_file
+        f"{policy.axis} {policy.name}" for c in cell.choices.values() for policy, _ in c.policies if policy.from_file
     ]
     return " or ".join(names)
 

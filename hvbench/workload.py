@@ -304,7 +304,6 @@ def _check_fault(fault: FaultTable, where: str, vms: list[Vm], host: Host | None
         yield f"{where}.duration: a {fault.kind} does not come back; only driver and pcpu have a duration"
 
 
-
 def _check_settings(settings: Settings) -> Iterator[str]:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", settings.name):
         yield f"workload.name: {settings.name!r} is not of the form [a-z0-9-]+"

@@ -61,9 +61,7 @@ def run(cells: list[Cell], store: Store, **options: object) -> Summary:
     return run_cells(cells, store, simulate=FAKE, jobs=2, **options)  # type: ignore[arg-type]
 
 
-def test_every_cell_is_computed_once_and_then_never_again(
-    policy: Policy, tmp_path: Path, store: Store
-) -> None:
+def test_every_cell_is_computed_once_and_then_never_again(policy: Policy, tmp_path: Path, store: Store) -> None:
     cells = small_matrix(policy, tmp_path, seeds=2)
     seen: list[Row] = []
     first = run(cells, store, on_row=seen.append)
@@ -83,9 +81,7 @@ def test_a_new_choice_computes_only_what_is_new(policy: Policy, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("silent", [set(), {"switch"}, {"storage", "switch"}, {"memory", "switch"}])
-def test_sharing_gives_what_brute_force_gives(
-    policy: Policy, tmp_path: Path, store: Store, silent: set[str]
-) -> None:
+def test_sharing_gives_what_brute_force_gives(policy: Policy, tmp_path: Path, store: Store, silent: set[str]) -> None:
     cells = small_matrix(policy, tmp_path, workloads=2)
     fakes.SILENT |= silent
     shared = run(cells, store)
@@ -122,23 +118,17 @@ def test_cost_axes_and_unmeasured_results_are_never_shared() -> None:
     assert silent_axes(CellResult("ok", axis_asks=asks)) == {"scheduler", "memory", "storage", "switch"}
     assert silent_axes(CellResult("ok", axis_asks={"memory": 0})) == {"memory"}
     assert silent_axes(CellResult("failed", axis_asks=asks)) == frozenset()
+    assert silent_axes(CellResult("stalled", axis_asks={"switch": 0})) == {"switch"}
     assert silent_axes(CellResult("refused", axis_asks=asks)) == frozenset()
 
 
 def one_each(policy: Policy, folder: Path, *, file: bool, **modes: int) -> list[Cell]:
-    schedulers = [
-        fakes.choice(policy, "scheduler", name, file=file, mode=mode) for name, mode in modes.items()
-    ]
-    return make_cells(
-        [fakes.make_workload(folder)], fakes.make_choices(policy, file=file, scheduler=schedulers)
-    )
+    schedulers = [fakes.choice(policy, "scheduler", name, file=file, mode=mode) for name, mode in modes.items()]
+    return make_cells([fakes.make_workload(folder)], fakes.make_choices(policy, file=file, scheduler=schedulers))
 
 
 def statuses(summary: Summary) -> dict[str, tuple[str, str]]:
-    return {
-        row.labels["scheduler"].split(":")[0]: (row.status, row.result.reason)
-        for row in summary.rows.values()
-    }
+    return {row.labels["scheduler"].split(":")[0]: (row.status, row.result.reason) for row in summary.rows.values()}
 
 
 def test_a_broken_policy_costs_its_own_cells_only(policy: Policy, tmp_path: Path, store: Store) -> None:
@@ -166,13 +156,9 @@ def test_a_worker_process_gives_the_same_results_and_survives_its_policies(
     assert all(row.key in {cell.key for cell in cells} for row in summary.rows.values())
 
 
-def test_a_long_cell_that_gives_signs_of_life_is_not_hung(
-    policy: Policy, tmp_path: Path, store: Store
-) -> None:
+def test_a_long_cell_that_gives_signs_of_life_is_not_hung(policy: Policy, tmp_path: Path, store: Store) -> None:
     long = fakes.choice(policy, "scheduler", "long", file=True, sleep_ns=1_500_000_000)
-    cells = make_cells(
-        [fakes.make_workload(tmp_path)], fakes.make_choices(policy, file=True, scheduler=[long])
-    )
+    cells = make_cells([fakes.make_workload(tmp_path)], fakes.make_choices(policy, file=True, scheduler=[long]))
     summary = run_cells(cells, store, simulate=FAKE, jobs=1, limits=Limits(start_s=60, hook_s=0.5))
     assert [row.status for row in summary.rows.values()] == ["ok"]
 
@@ -219,9 +205,7 @@ def test_bad_input_stops_the_run_and_keeps_what_was_done(
     assert len(store.all_rows()) >= 9
 
 
-def test_expected_time_comes_from_cells_of_the_same_workload(
-    policy: Policy, tmp_path: Path, store: Store
-) -> None:
+def test_expected_time_comes_from_cells_of_the_same_workload(policy: Policy, tmp_path: Path, store: Store) -> None:
     cells = small_matrix(policy, tmp_path)
     assert expected_s(cells, store.mean_wall_s(), 2) is None
     run(cells[:3], store)
@@ -339,9 +323,7 @@ def test_killed_it_leaves_no_process_behind(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("installed", 0), ("file", 0), ("file", 3), ("installed", 3)])
-def test_ctrl_c_stops_within_two_seconds_and_keeps_what_was_done(
-    tmp_path: Path, kind: str, mode: int
-) -> None:
+def test_ctrl_c_stops_within_two_seconds_and_keeps_what_was_done(tmp_path: Path, kind: str, mode: int) -> None:
     process = start(tmp_path, kind, mode=mode, sleep_ms=100 if mode == 0 else 0)
     if mode == 0:
         wait_for_rows(process, 3)

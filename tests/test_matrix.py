@@ -24,8 +24,7 @@ def test_the_matrix_is_the_product(sizes: dict[str, int], seeds: int) -> None:
         policy = fakes.make_policy(Path(folder))
         workload = fakes.make_workload(Path(folder))
         choices = {
-            axis: [fakes.choice(policy, axis, f"{axis}-{i}") for i in range(size)]
-            for axis, size in sizes.items()
+            axis: [fakes.choice(policy, axis, f"{axis}-{i}") for i in range(size)] for axis, size in sizes.items()
         }
         cells = make_cells([workload], choices, range(1, seeds + 1))
         expected = seeds
@@ -73,9 +72,7 @@ def test_the_order_of_a_stack_is_part_of_the_key(tmp_path: Path) -> None:
 def test_results_survive_storage() -> None:
     import numpy as np
 
-    result = CellResult(
-        "ok", metrics={"a": np.float64(1.5), "b": np.int64(3)}, vms=[{"name": "x"}], wall_s=0.5
-    )
+    result = CellResult("ok", metrics={"a": np.float64(1.5), "b": np.int64(3)}, vms=[{"name": "x"}], wall_s=0.5)
     assert CellResult.from_json(result.to_json()) == CellResult(
         "ok", metrics={"a": 1.5, "b": 3}, vms=[{"name": "x"}], wall_s=0.5
     )
@@ -98,9 +95,7 @@ def test_a_study_is_read(tmp_path: Path) -> None:
 
 def test_a_bad_study_gets_all_errors_at_once(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    path.write_text(
-        'format = 2\nworklods = ["x"]\nseeds = 0\n[axes]\nschedler = "all"\nmemory = 3\nhost = []\n'
-    )
+    path.write_text('format = 2\nworklods = ["x"]\nseeds = 0\n[axes]\nschedler = "all"\nmemory = 3\nhost = []\n')
     with pytest.raises(UserError) as caught:
         load_study(path)
     message = str(caught.value)

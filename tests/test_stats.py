@@ -18,9 +18,7 @@ from hvbench.cell import CellResult
 from hvbench.store import Row
 
 
-def make_row(
-    value: float | None, status: str = "ok", seed: int = 1, control: bool = False, **labels: str
-) -> Row:
+def make_row(value: float | None, status: str = "ok", seed: int = 1, control: bool = False, **labels: str) -> Row:
     all_labels = {axis: labels.get(axis, "x") for axis in AXES}
     metrics: dict[str, float | int] = {} if value is None else {"slowdown_geomean": value}
     result = CellResult(
@@ -92,9 +90,7 @@ def test_shares_sum_to_one_and_are_not_negative(response: Any) -> None:
         assert all(share >= -1e-9 for share in shares.values())
 
 
-@given(
-    npst.arrays(float, (3, 2, 4, 2), elements=st.floats(-3, 3, width=32)), st.floats(-9, 9), st.floats(0.1, 9)
-)
+@given(npst.arrays(float, (3, 2, 4, 2), elements=st.floats(-3, 3, width=32)), st.floats(-9, 9), st.floats(0.1, 9))
 def test_shares_do_not_depend_on_unit_or_scale(response: Any, shift: float, factor: float) -> None:
     axes = ["scheduler", "memory", "host"]
     first, second = (
@@ -112,15 +108,9 @@ def test_the_sub_factorial_is_complete_and_the_largest(present: Any) -> None:
     size = math.prod(map(len, kept))
     if size:
         assert present[np.ix_(*kept)].all()
-    subsets = [
-        [list(c) for r in range(1, n + 1) for c in itertools.combinations(range(n), r)] for n in present.shape
-    ]
+    subsets = [[list(c) for r in range(1, n + 1) for c in itertools.combinations(range(n), r)] for n in present.shape]
     best = max(
-        (
-            math.prod(map(len, levels))
-            for levels in itertools.product(*subsets)
-            if present[np.ix_(*levels)].all()
-        ),
+        (math.prod(map(len, levels)) for levels in itertools.product(*subsets) if present[np.ix_(*levels)].all()),
         default=0,
     )
     assert size == best
@@ -129,8 +119,7 @@ def test_the_sub_factorial_is_complete_and_the_largest(present: Any) -> None:
 def test_refused_levels_are_dropped_and_named() -> None:
     rows = factorial({"scheduler": [1, 2], "memory": [1, 2, 3]})
     rows = [
-        make_row(None, "refused", **{a: r.labels[a] for a in AXES}) if r.labels["memory"] == "me0" else r
-        for r in rows
+        make_row(None, "refused", **{a: r.labels[a] for a in AXES}) if r.labels["memory"] == "me0" else r for r in rows
     ]
     design = stats.build_design(rows)
     assert design is not None
@@ -155,9 +144,7 @@ def test_nothing_measured_has_no_design() -> None:
 
 
 def test_policies_and_equipment_are_analysed_apart() -> None:
-    design = stats.build_design(
-        factorial({"scheduler": [1, 4], "memory": [1, 2], "storage": [1, 9], "host": [1, 2]})
-    )
+    design = stats.build_design(factorial({"scheduler": [1, 4], "memory": [1, 2], "storage": [1, 9], "host": [1, 2]}))
     assert design is not None
     found = stats.analyses(design)
     assert {name: part.axes for name, part in found.items()} == {

@@ -20,9 +20,7 @@ def lines(text: str) -> list[str]:
 def test_the_best_comes_first_and_the_worst_last() -> None:
     rows = factorial({"scheduler": [3, 1, 2], "memory": [1, 10]})
     text = tables.report(rows, show=None)
-    table = [
-        line.split() for line in lines(text) if line.split()[0] in ("sc0", "sc1", "sc2") and "me" in line
-    ]
+    table = [line.split() for line in lines(text) if line.split()[0] in ("sc0", "sc1", "sc2") and "me" in line]
     assert [(row[0], row[1], float(row[2])) for row in table] == [
         ("sc1", "me0", 1),
         ("sc2", "me0", 2),
@@ -69,9 +67,7 @@ def test_refused_cells_are_answers() -> None:
     rows = [make_row(1.0), make_row(None, "refused", memory="static")]
     rows[1].result.reason = "static: 24 GiB of VMs on a host of 16 GiB"
     assert tables.exit_code(rows) == 0
-    assert "refused, 1 cell with memory static: static: 24 GiB of VMs on a host of 16 GiB" in tables.report(
-        rows
-    )
+    assert "refused, 1 cell with memory static: static: 24 GiB of VMs on a host of 16 GiB" in tables.report(rows)
 
 
 def test_what_the_numbers_cannot_say() -> None:
@@ -119,9 +115,7 @@ def test_a_baseline_gives_differences() -> None:
     rows = factorial({"scheduler": [1, 2, 3], "memory": [1, 10]})
     text = tables.report(rows, baseline="sc1", show=None)
     table = {
-        tuple(line.split()[:2]): line.split()[2:]
-        for line in lines(text)
-        if line.startswith("sc") and "me" in line
+        tuple(line.split()[:2]): line.split()[2:] for line in lines(text) if line.startswith("sc") and "me" in line
     }
     assert table["sc0", "me0"] == table["sc0", "me1"] == ["-50.0", "%"]
     assert table["sc2", "me0"] == table["sc2", "me1"] == ["+50.0", "%"]
@@ -161,6 +155,12 @@ def test_columns_carry_units_and_silent_ones_are_named_once() -> None:
         "0 in all of them: drops.",
     ):
         assert words in text
+
+
+def test_a_percentile_of_nothing_has_no_column() -> None:
+    row = make_row(1.5)
+    row.result.metrics.update(io_latency_p99_ns=float("nan"))
+    assert "I/O" not in tables.report([row], analysis=False)
 
 
 def test_one_cell_shows_every_metric_and_vm() -> None:

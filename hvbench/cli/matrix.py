@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells computed at once.  [default: one a CPU]")
 @options.db_option
 @options.fresh_option
-@click.option(
-    "--dry-run", is_flag=True, help="Say how many cells, how long and how much memory; compute nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Say how many cells, how long and how much memory; compute nothing.")
 @click.option(
     "--no-share", is_flag=True, help="Compute cells even where an axis that was never asked makes them equal."
 )
@@ -187,9 +185,7 @@ def _dry_run(
         new = sorted({cell.workload.name for cell in left} - set(means))
         click.echo(f"expected time: not known, because no cell of {', '.join(new)} was computed yet")
     else:
-        click.echo(
-            f"expected time: {seconds:.1f} s at {jobs} cells at once, by the mean of the cells so far"
-        )
+        click.echo(f"expected time: {seconds:.1f} s at {jobs} cells at once, by the mean of the cells so far")
     need = max((memory_bytes(workload) for workload in loaded), default=0)
     click.echo(f"expected memory: about {format_size(jobs * need >> 20 << 20)} for {jobs} cells at once")
 

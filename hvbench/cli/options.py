@@ -51,9 +51,9 @@ def axis_options(what: str) -> Callable[[F], F]:
 
     def wrap(function: F) -> F:
         for axis in reversed(AXES):
-            function = click.option(
-                f"--{axis}", metavar=what, help=f"{what.capitalize()} of the axis {axis}."
-            )(function)
+            function = click.option(f"--{axis}", metavar=what, help=f"{what.capitalize()} of the axis {axis}.")(
+                function
+            )
         return function
 
     return wrap
@@ -62,9 +62,7 @@ def axis_options(what: str) -> Callable[[F], F]:
 def table_options(function: F) -> F:
     """What of a table is shown, and in which order."""
     for option in (
-        click.option(
-            "--rows", type=click.IntRange(min=1), default=5, show_default=True, help="Best and worst rows."
-        ),
+        click.option("--rows", type=click.IntRange(min=1), default=5, show_default=True, help="Best and worst rows."),
         click.option("--all", "show_all", is_flag=True, help="Show all rows."),
         click.option("--sort", metavar="METRIC", help="Sort by this metric, best first."),
         click.option("--metrics", metavar="METRIC,...", help="Show these metrics."),

@@ -58,9 +58,7 @@ def _find(registry: Registry, name: str) -> list[Policy]:
     found = [policy for policy in registry.policies.values() if policy.name == name]
     if not found:
         known = sorted({policy.name for policy in registry.policies.values()})
-        raise UserError(
-            f"no policy {name!r}{did_you_mean(name, known, always=True)}; a file is written ./{name}.py"
-        )
+        raise UserError(f"no policy {name!r}{did_you_mean(name, known, always=True)}; a file is written ./{name}.py")
     return found
 
 

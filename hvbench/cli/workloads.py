@@ -85,7 +85,5 @@ def _describe(workload: Workload, fmt: str) -> str:
             [info.path, info.value, "default" if info.is_default else "set", info.doc, info.source]
             for info in describe_settings(record)
         ]
-        parts.append(
-            f"{title}:\n" + draw(["setting", "value", "", "meaning", "source of the default"], table, fmt)
-        )
+        parts.append(f"{title}:\n" + draw(["setting", "value", "", "meaning", "source of the default"], table, fmt))
     return "\n\n".join(part for part in parts if part)
