@@ -147,13 +147,17 @@ def settle(host: Any, p: int) -> None:
         else:
             overhead += paid
         if left > 0:
-            both = min(e.debt_ns, th.work_left_ns)
-            if left >= 2 * both:
-                refill = both
-                work = left - both
+            # refill and work take turns of 1 ns, refill first, for as long as there is both: how often somebody looks
+            # must not change who gets what, so an odd nanosecond of refill is remembered
+            ahead = e.refill_ahead
+            pairs = min(e.debt_ns + ahead, th.work_left_ns)
+            if left + ahead >= 2 * pairs:
+                refill = max(0, pairs - ahead)
+                e.refill_ahead = 0
             else:
-                refill = (left + 1) >> 1
-                work = left - refill
+                refill = ((left + ahead + 1) >> 1) - ahead
+                e.refill_ahead = (left + ahead) & 1
+            work = left - refill
             e.debt_ns -= refill
             th.work_left_ns -= work
             e.guest_slice_left_ns -= left
@@ -184,7 +188,7 @@ def need_ns(host: Any, v: int) -> int:
     if t >= 0:
         th = host.thread[t]
         work = th.work_left_ns
-        need += th.overhead_left_ns + work + min(e.debt_ns, work)
+        need += th.overhead_left_ns + work + max(0, min(e.debt_ns + e.refill_ahead, work) - e.refill_ahead)
     return need
 
 

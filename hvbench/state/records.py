@@ -145,6 +145,7 @@ class Vcpu:
     guest_slice_left_ns: int = col("what is left of the current thread's slice in the guest")
     overhead_left_ns: int = col("hypervisor work that must be paid before guest work goes on")
     debt_ns: int = col("cache refill that is owed")
+    refill_ahead: int = col("1: one ns more of refill than of work was paid; the next one goes to work")
     busy_mark_ns: int = col("busy_ns of its pCPU when it last stopped there")
     dispatches: int = col("times it was put on a pCPU, since the end of the warm-up")
     migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
