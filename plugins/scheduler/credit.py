@@ -74,8 +74,9 @@ class Vcpu:
 
 @state("pcpu")
 class Pcpu:
-    """When the running entity was put here, for the rate limit."""
+    """Who runs here, and since when, for the rate limit: going on after a preemption that came too early counts on."""
 
+    runs: int = -1
     since_ns: int = 0
 
 
@@ -212,7 +213,10 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
 
 @hookimpl
 def sched_running(host, vcpu, pcpu, now):
-    host.pcpu[pcpu].since_ns = now
+    p = host.pcpu[pcpu]
+    if p.runs != vcpu:
+        p.runs = vcpu
+        p.since_ns = now
 
 
 @hookimpl
@@ -234,6 +238,7 @@ def sched_pick_next(host, pcpu, prev, now):
             # preempted too early: it goes on until the rate limit is reached
             dequeue(host, prev)
             return prev, limit - ran
+    host.pcpu[pcpu].runs = NONE
     own = best_of(host, pcpu)
     if own <= OVER:
         for step in range(1, host.pcpus):
@@ -279,12 +284,14 @@ def sched_timer(host, timer, now):
         before = v.priority
         if left < 0:
             v.priority = OVER
+            if left < -period:
+                # who ran on pCPUs that nobody else wanted is not made to pay for it for ever
+                v.credit_ns = running_ns - period
             if v.cap > 0 and left < -cap_ns and v.parked == 0:
                 v.parked = 1
                 block(host, vcpu)
         else:
-            if v.priority == OVER:
-                v.priority = UNDER
+            v.priority = UNDER
             if v.parked == 1:
                 v.parked = 0
                 unblock(host, vcpu)
