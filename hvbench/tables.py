@@ -364,7 +364,7 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
             competing = sum(not combination.control for combination in combinations)
             said.append(
                 "Choice means and variance shares are over the largest complete part, "
-                f"{design.cells} cells of {competing * len(design.seeds)}, without {left}."
+                f"{_count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
             )
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
