@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import operator
 import sys
 import threading
 import types
@@ -103,7 +104,7 @@ class Compiled:
         key = f"{policy.digest} {policy.module.__name__} {hook}"
         with self.lock:
             if key not in self.keep:
-                from hvbench.state.native import HOOK_SIGNATURE, KERNEL, HostType, host_at, kernel_view
+                from hvbench.state.native import HOOK_SIGNATURE, KERNEL, HostType, host_at, kernel_view, whole
 
                 _mark_functions(policy.module)
                 own = tuple((name, made.key, made.stride) for name, made in sorted(layouts.items()))
@@ -115,6 +116,7 @@ class Compiled:
                     "kernel_view": kernel_view,
                     "function": function,
                     "KERNEL": KERNEL,
+                    "whole": whole,
                 }
                 exec(_adapter_source(hook, function), scope)
                 made = jit.compiled(
@@ -144,11 +146,11 @@ def _adapter_source(hook: str, function: Callable[..., Any]) -> str:
     if hook in hookspecs.PAIR_HOOKS:
         return (
             head + f"    answer, extra = {call}\n"
-            "    kernel_view(view(header, slot)).answer_slice_ns = extra\n"
-            "    return int(answer)\n"
+            "    kernel_view(view(header, slot)).answer_slice_ns = whole(extra)\n"
+            "    return whole(answer)\n"
         )
     if spec.decides:
-        return head + f"    return int({call})\n"
+        return head + f"    return whole({call})\n"
     return head + f"    {call}\n    return 0\n"
 
 
@@ -309,9 +311,13 @@ def _python_call(
     header = memory.header
 
     def number(value: Any) -> int:
-        if isinstance(value, float) or value is None or int(value) not in INT64:
+        try:
+            answer = operator.index(value)
+        except TypeError:
+            answer = None
+        if answer is None or answer not in INT64:
             raise TypeError(f"{spec.name} of {policy.name} returned {value!r}; an int64 is needed")
-        return int(value)
+        return answer
 
     def call(*values: int) -> int:
         answer = function(proxy, *[values[i] for i in wanted])

@@ -6,7 +6,7 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_SCHEDULER, ask
-from hvbench.kernel.cpu import request_decision, runq_remove, wake
+from hvbench.kernel.cpu import LONGEST_NS, request_decision, runq_remove, wake
 from hvbench.kernel.devices import io_request
 from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
 from hvbench.kernel.guards import (
@@ -81,11 +81,12 @@ def serve(host: Any, at: int) -> None:
         if a < 0 or a >= host.pcpus or b < 0:
             fail(host, E_PCPU_RANGE, r.row, a, b)
             return
-        host.pcpu[a].tick_ns = b
+        period = min(b, LONGEST_NS)
+        host.pcpu[a].tick_ns = period
         if b == 0:
             disarm(host, K_TICK, a)
         elif host.pcpu[a].current >= 0:
-            arm(host, K_TICK, a, host.now + b)
+            arm(host, K_TICK, a, host.now + period)
     elif what == O_MIGRATE:
         if a < 0 or a >= host.vcpus:
             fail(host, E_VCPU_RANGE, r.row, a, -1)

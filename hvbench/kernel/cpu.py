@@ -32,6 +32,8 @@ from hvbench.kernel.hook_rows import (
 from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, VCPU, WHY_KICK, WHY_NONE, WHY_PREEMPTED
 
 DEFAULT_SLICE_NS = 1_000_000
+LONGEST_NS = 1 << 60
+"""Slices and periods beyond this are cut to it: FOREVER and the like must not overflow the clock."""
 DECISIONS_AT_ONE_INSTANT = 10_000
 """So many decisions per pCPU without time moving are a policy that stands still."""
 
@@ -327,7 +329,7 @@ def decide(host: Any, p: int, prev: int) -> None:
         pc.idle_on_purpose = 1 if host.runnable_count > 0 else 0
         disarm(host, K_PCPU, p)
         if slice_ns > 0 and pc.idle_on_purpose:
-            arm(host, K_PCPU, p, now + slice_ns)
+            arm(host, K_PCPU, p, now + min(slice_ns, LONGEST_NS))
         return
     e = host.vcpu[v]
     if e.state != RUNNABLE or e.hold > 0:
@@ -385,8 +387,7 @@ def dispatch(host: Any, p: int, v: int, slice_ns: int) -> None:
     host.running = host.running + 1
     pc.dispatched_ns = now
     pc.segment_start_ns = now
-    # FOREVER and the like must not overflow the clock
-    pc.slice_end_ns = now + min(slice_ns, 1 << 60)
+    pc.slice_end_ns = now + min(slice_ns, LONGEST_NS)
     if pc.tick_ns > 0 and not armed(host, host.kind[K_TICK].base + p):
         arm(host, K_TICK, p, now + pc.tick_ns)
     ask(host, AXIS_SCHEDULER, SCHED_RUNNING, v, p, now, 0, 0, 0)

@@ -310,6 +310,18 @@ def kernel_view(typing_context: Any, host: Any) -> Any:
 
 
 @intrinsic
+def whole(typing_context: Any, value: Any) -> Any:
+    """A policy's answer as int64; refuses, when the policy is compiled, what is not an integer on every path."""
+    if not isinstance(value, (types.Integer, types.Boolean)):
+        raise errors.TypingError(f"the answer has no integer type: it is {value}; use // or int() for whole numbers")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], sig.args[0], types.int64)
+
+    return types.int64(value), codegen
+
+
+@intrinsic
 def call_c_address(
     typing_context: Any, address: Any, header: Any, slot: Any, a: Any, b: Any, c: Any, d: Any, e: Any
 ) -> Any:
