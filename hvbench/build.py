@@ -7,8 +7,9 @@ from typing import Any
 import attrs
 import numpy as np
 
-from hvbench import build_io
+from hvbench import build_io, build_memory
 from hvbench.build_io import FlowSpec, IoSpec
+from hvbench.build_memory import MemorySpec
 from hvbench.kernel import histogram
 from hvbench.kernel.events import (
     K_CONTROL,
@@ -127,6 +128,7 @@ class HostSpec:
     faults: tuple[FaultSpec, ...] = ()
     devices: int = 1
     io: IoSpec | None = None
+    memory: MemorySpec | None = None
     memory_events: int = 1
     rows: dict[str, int] = attrs.field(factory=dict)
     shared: dict[str, np.ndarray[Any, Any]] = attrs.field(factory=dict)
@@ -141,6 +143,16 @@ def build(spec: HostSpec) -> HostMemory:
     """Lay out a host. Its policies are bound, and it is booted, by the caller."""
     original = spec
     spec = build_io.extend(spec)
+    kernel_threads = 0
+    first_memory_thread = sum(m.vcpus for m in spec.vms) + len(spec.host_threads)
+    if spec.memory is not None:
+        kernel_threads = len(spec.vms)
+        spec = attrs.evolve(
+            spec,
+            host_threads=(*spec.host_threads, *[HostThreadSpec(-1)] * build_memory.HOST_THREADS),
+            memory_events=build_memory.memory_events(spec.memory),
+            rows={**build_memory.table_rows(spec.memory), **spec.rows},
+        )
     guest_vcpus = sum(m.vcpus for m in spec.vms)
     entities = guest_vcpus + len(spec.host_threads)
     threads = sum(len(g.threads) for g in spec.groups)
@@ -158,9 +170,10 @@ def build(spec: HostSpec) -> HostMemory:
     rows = {
         "pcpu": pcpus,
         "vcpu": entities,
+        "vcpu_mem": entities,
         "vm": len(spec.vms),
         "group": len(spec.groups),
-        "thread": threads,
+        "thread": threads + kernel_threads,
         "cost": N_PRIVILEGED,
         "event": total,
         "position": total,
@@ -181,6 +194,8 @@ def build(spec: HostSpec) -> HostMemory:
     _fill_vms(memory, spec)
     _fill_groups(memory, spec)
     build_io.fill(memory, spec, original)
+    if spec.memory is not None:
+        build_memory.fill(memory, spec.memory, threads, first_memory_thread)
     base = 0
     for kind in range(len(KINDS)):
         memory.tables["kind"][kind] = (base, slots[kind])

@@ -168,6 +168,113 @@ def sched_pcpu_offline(host, pcpu, now):
 
 
 # ---------------------------------------------------------------------------------------------------
+# memory: who gets machine memory, and how it is taken back
+#
+# A cell has a stack of up to eight memory policies, in an order that the user gives; "Layers" says how their answers
+# compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory), host.vmem[vm] (sizes,
+# balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the other, from vmem.first on),
+# and the services content, backed, swappable, sharers, page_vm, random_page. What it asks for: reclaim, merge, scan,
+# set_free_states, balance, set_timer, block.
+
+
+@notify
+def mem_init(host, now):
+    """The host comes up: set timers and thresholds, fill own state. [notify; KSM and balloon module init]
+
+    When: once, before any VM is admitted. Layers: all.
+    """
+
+
+@notify
+def mem_timer(host, timer, now):
+    """A timer set with set_timer is due. [notify; ksmd's sleep, ESX's sampling period] Layers: the one that set it."""
+
+
+@decide
+def mem_admit(host, vm, now):
+    """Whether a VM may be started. [decide; ESX admission control, xl's memory check, KVM: none]
+
+    When: once for each VM, in index order, before anything runs. host.vmem[vm].pages, .overhead_fixed and .reservation are
+    what it wants, host.machine[0].frames, .hypervisor and .reserve what there is.
+    Returns: 0 admits; n > 0 refuses: so many pages are missing. The cell is then *refused*, and the reason names the policy.
+    Default: 0. Layers: all must agree.
+    """
+
+
+@decide
+def mem_balloon_target(host, vm, now):
+    """The size that a VM should have. [decide; ESX vmmemctl target, Xen xenstore memory/target, virtio_balloon num_pages]
+
+    When: every balance period (1 s; see balance) and when the state of free memory changes.
+    Returns: pages, 0 to host.vmem[vm].pages; the balloon moves to the rest at the driver's rate, in the guest's own CPU time. -1: no
+    opinion. Default: -1, that is no balloon. Layers: the smallest answer wins.
+    """
+
+
+@decide
+def mem_reclaim(host, pages, state, now):
+    """Machine memory is short: say how much of it you see to. [decide; ESX reclamation states, Linux shrinkers]
+
+    When: free memory is below `high`, or a vCPU waits for a frame (then state is 3, low); again while it lasts.
+    Arguments: pages is what is missing after the layers above; state is 0 high, 1 soft, 2 hard, 3 low.
+    Returns: how many of them this layer sees to, 0 to pages; it asks for them with reclaim, or has its balloon targets do it.
+    Default: 0. Layers: in order, each sees the remainder. What is left when a vCPU waits the kernel swaps out by itself.
+    """
+
+
+@decide
+def mem_pick_victim(host, vm, now):
+    """The next guest page of a VM to swap out. [decide; ESX: random; Linux: the inactive list's tail]
+
+    When: a page of that VM is to go to the hypervisor's swap. Returns: a page for which swappable() is true, or -1.
+    Default: a random page. Layers: the first that has one.
+    """
+
+
+@decide
+def mem_idle_price(host, vm, now):
+    """What a VM pays for a page: memory is taken from whoever pays least. [decide; ESX shares-per-page with idle tax]
+
+    When: reclaim(-1, ...) or the kernel looks for a VM to take from. Returns: a price, 0 or more; -1: no opinion.
+    Default: weight x 10^9 / resident pages. Layers: the first that has one.
+    """
+
+
+@notify
+def mem_fault(host, vm, page, kind, now):
+    """A guest touched a page that has no frame. [notify; KVM tdp_page_fault]
+
+    Arguments: kind is 0 for a first touch (the page has its frame already), 1 for one that comes back from the hypervisor's swap.
+    Layers: all.
+    """
+
+
+@notify
+def mem_share_scan(host, pages, now):
+    """The scan thread has paid for looking at some pages: look at them. [notify; KSM scan_get_next_rmap_item]
+
+    When: after scan(host, pages), as soon as the scan thread got the CPU time. Reads contents with content(host, page), and asks for
+    merge(host, page, other). Layers: the one that asked.
+    """
+
+
+@decide
+def mem_share_merge(host, page, other, now):
+    """Whether two equal pages may be merged. [decide; KSM max_page_sharing, MADV_UNMERGEABLE; ESX: large pages]
+
+    When: the hypervisor has compared them, and they are equal. Returns: 1 or 0. Default: 1. Layers: all must agree.
+    """
+
+
+@notify
+def mem_cow_break(host, vm, page, frame, now):
+    """A guest wrote to a shared page, which now has a frame of its own. [notify; KVM/KSM write fault] Layers: all.
+
+    Arguments: frame is the one that it shared until now.
+    """
+
+
+# ---------------------------------------------------------------------------------------------------
 # cost axes: tables, read once when a cell is set up (`hvbench.costs`)
 
 

@@ -63,6 +63,22 @@ from hvbench.kernel.io_services import (
     serve_device,
     serve_port,
 )
+from hvbench.kernel.memory_services import (
+    BY_BALLOON,
+    BY_PAGE,
+    BY_SWAP,
+    backed,
+    balance,
+    content,
+    merge,
+    page_vm,
+    random_page,
+    reclaim,
+    scan,
+    set_free_states,
+    sharers,
+    swappable,
+)
 from hvbench.kernel.services import (
     block,
     cancel_timer,
@@ -78,6 +94,9 @@ from hvbench.kernel.services import (
 from hvbench.paths import Step, SwitchConfig, local_disk, virtual_disk
 
 __all__ = [
+    "BY_BALLOON",
+    "BY_PAGE",
+    "BY_SWAP",
     "FOREVER",
     "IDLE",
     "NONE",
@@ -91,6 +110,17 @@ __all__ = [
     "blk_first",
     "blk_next",
     "block",
+    "swappable",
+    "sharers",
+    "set_free_states",
+    "scan",
+    "reclaim",
+    "random_page",
+    "page_vm",
+    "merge",
+    "content",
+    "balance",
+    "backed",
     "cancel_timer",
     "emit_frame",
     "fifo_first",

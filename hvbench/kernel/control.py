@@ -6,7 +6,7 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_SCHEDULER, ask
-from hvbench.kernel.cpu import LONGEST_NS, request_decision, runq_remove, wake
+from hvbench.kernel.cpu import LONGEST_NS, request_decision
 from hvbench.kernel.devices import io_request
 from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
 from hvbench.kernel.guards import (
@@ -19,10 +19,13 @@ from hvbench.kernel.guards import (
     E_VCPU_RANGE,
     fail,
 )
-from hvbench.kernel.hook_rows import SCHED_SLEEP, SCHED_TICK
+from hvbench.kernel.holding import hold, release
+from hvbench.kernel.hook_rows import SCHED_TICK
+from hvbench.kernel.memory_requests import serve_memory
 from hvbench.kernel.services import (
     O_BLOCK,
     O_CANCEL,
+    O_FIRST_MEMORY,
     O_FIRST_STORAGE,
     O_KICK,
     O_MIGRATE,
@@ -31,7 +34,7 @@ from hvbench.kernel.services import (
     O_UNBLOCK,
     TIMERS_PER_SLOT,
 )
-from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, WHY_FORCED, WHY_KICK
+from hvbench.state.records import RUNNING, WHY_KICK
 
 NO_TIME_TIMERS = 100_000
 """So many requests at one instant are a policy that lets time stand still."""
@@ -114,33 +117,10 @@ def serve(host: Any, at: int) -> None:
             release(host, a)
     elif what >= O_FIRST_STORAGE:
         io_request(host, at)
+    elif what >= O_FIRST_MEMORY and what < O_FIRST_STORAGE:
+        serve_memory(host, at)
     else:
         fail(host, E_OUTBOX_KIND, r.row, what, a)
-
-
-@jit
-def hold(host: Any, v: int) -> None:
-    """Keep an entity from running; several reasons add up."""
-    e = host.vcpu[v]
-    e.hold += 1
-    if e.state == RUNNING:
-        request_decision(host, e.pcpu, WHY_FORCED)
-    elif e.state == RUNNABLE:
-        runq_remove(host, v)
-        e.state = BLOCKED
-        e.wake_pending = 1
-        if host.now > host.warmup_ns:
-            e.ready_ns += host.now - max(e.runnable_since_ns, host.warmup_ns)
-        ask(host, AXIS_SCHEDULER, SCHED_SLEEP, v, host.now, 0, 0, 0, 0)
-
-
-@jit
-def release(host: Any, v: int) -> None:
-    """End one reason for which an entity must not run; with the last, it is woken if it has something to do."""
-    e = host.vcpu[v]
-    e.hold -= 1
-    if e.hold == 0 and e.wake_pending:
-        wake(host, v)
 
 
 @jit

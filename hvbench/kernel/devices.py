@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.memory import io_done
+from hvbench.kernel.memory import io_done, memory_work
 from hvbench.kernel.network import (
     frame_received,
     frame_sent,
@@ -23,7 +23,7 @@ from hvbench.kernel.storage import (
     take_completed,
 )
 from hvbench.kernel.threads import end_wait
-from hvbench.kernel.work_kinds import WORK_FRAME_RX, WORK_FRAME_TX, WORK_REQUEST
+from hvbench.kernel.work_kinds import WORK_FRAME_RX, WORK_FRAME_TX, WORK_MEMORY, WORK_REQUEST
 from hvbench.state.records_io import WHY_TRACE
 
 
@@ -51,6 +51,8 @@ def work_done(host: Any, v: int, what: int, a: int, b: int) -> None:
         frame_sent(host, a)
     elif what == WORK_FRAME_RX:
         frame_received(host, a, b)
+    elif what >= WORK_MEMORY:
+        memory_work(host, what, a, b)
 
 
 @jit

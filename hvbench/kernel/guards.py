@@ -33,7 +33,8 @@ from hvbench.jit import jit
     E_TARGET,
     E_PORT_RANGE,
     E_REQUEST_RANGE,
-) = range(22)
+    E_REFUSED,
+) = range(23)
 
 LEGAL = {
     E_RAISED: "a number; the policy raised an exception instead",
@@ -57,6 +58,7 @@ LEGAL = {
     E_TARGET: "a target from 0 to the VM's size",
     E_PORT_RANGE: "a port of the switch",
     E_REQUEST_RANGE: "a request that waits",
+    E_REFUSED: "VMs that the memory policies let in",
 }
 """What would have been legal, by error code."""
 

@@ -20,7 +20,7 @@ from hvbench.kernel.events import K_CONTROL, K_THREAD, arm
 from hvbench.kernel.guards import E_NO_TIME_IN_TRACE, fail
 from hvbench.kernel.histogram import H_REQUEST, observe
 from hvbench.kernel.hook_rows import SCHED_YIELD
-from hvbench.kernel.memory import memory_op
+from hvbench.kernel.memory import kernel_thread, memory_op, memory_seam
 from hvbench.kernel.network import network_op, receive_timeout, reset_flows
 from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
 from hvbench.kernel.storage import storage_op
@@ -208,6 +208,8 @@ def finish_compute(host: Any, t: int) -> None:
 def begin(host: Any, t: int, v: int) -> int:
     """Begin the next operation of a thread on vCPU `v` (-1: outside the host)."""
     th = host.thread[t]
+    if th.group < 0:
+        return kernel_thread(host, t, v)
     if th.op >= th.op_end:
         answer_due(host, t)
         th.state = T_DONE
@@ -497,6 +499,8 @@ def thread_done(host: Any, t: int) -> None:
 def start_group(host: Any, number: int) -> None:
     """All threads of a recorded trace begin at their first operation."""
     g = host.group[number]
+    if g.loops > 0:
+        memory_seam(host, number)
     g.done = 0
     g.loop_start_ns = host.now
     reset_flows(host, number)

@@ -22,7 +22,7 @@ from hvbench.kernel.hook_rows import (
     SCHED_TIMER,
     SCHED_VCPU_INSERT,
 )
-from hvbench.kernel.memory import memory_event, memory_init, memory_timer
+from hvbench.kernel.memory import memory_event, memory_finish, memory_init, memory_timer
 from hvbench.kernel.network import network_init, network_timer
 from hvbench.kernel.services import TIMERS_PER_SLOT
 from hvbench.kernel.storage import storage_init, storage_timer
@@ -245,6 +245,7 @@ def finish(host: Any) -> None:
     """The horizon: account what is still going on."""
     if host.stop_at_done == 0:
         host.now = host.horizon_ns
+    memory_finish(host)
     for p in range(host.pcpus):
         settle(host, p)
     for t in range(host.threads):

@@ -1,0 +1,476 @@
+"""The memory side of a host: from sizes, objects and a base image to tables.
+
+Every VM starts with the pages of its base image in memory, as a guest has them that has just booted: the kernel's own pages are never given
+up, its file pages are page cache. What the machine has no frame for at the start is in the hypervisor's swap.
+
+Sources of the default costs. Difference Engine (Gupta et al., OSDI 2008, table 2; 2.33 GHz Xeon): share_page 6.2 us, cow_break 25.1 us,
+swap_out 48.9 us. A host fault: Adams and Agesen, ASPLOS 2006, figure 4, hardware VMM's page fault 11,242 cycles of which 1,093 native, at
+3.8 GHz: 2.7 us. An invalidation: Dall et al., ATC 2017, table 2, virtual IPI on x86 3,102 cycles at 2.1 GHz: 1.5 us. One page of a
+scan: 4 KiB at 4 GB/s. Overhead of nested tables: 8 bytes a 4 KiB page, in pages: 1 / 512. Fixed overhead of a VM: Waldspurger 2002, section 5.1:
+32 MB, of which 4 to 8 MB frame buffer; a quarter of it is taken, for a server without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from hvbench.errors import UserError
+from hvbench.kernel.guards import E_REFUSED
+from hvbench.kernel.host_memory import E_FIRST_VM
+from hvbench.state.records import T_WAITING, W_MEMORY
+from hvbench.state.records_memory import (
+    ANON,
+    EXTENT_PAGES,
+    FRAME_HYPERVISOR,
+    FRAME_OVERHEAD,
+    IMAGE,
+    INACTIVE_ANON,
+    INACTIVE_FILE,
+    LINUX,
+    LISTS,
+    OWN,
+    P_FILE,
+    P_KERNEL,
+    P_LISTED,
+    P_VM_SHIFT,
+    REPLACEMENTS,
+)
+
+if TYPE_CHECKING:
+    from hvbench.state.memory import HostMemory
+
+KINDS = {"anon": ANON, "image": IMAGE, "own": OWN}
+HOST_THREADS = 2
+"""Host threads of the memory side: one pays for swapping, one for scanning and merging."""
+MEM_IO_ROWS = 1 << 14
+MASK = (1 << 64) - 1
+MAX_ROWS = (1 << 31) - 2
+
+
+@attrs.frozen
+class MemoryObject:
+    """An object of a trace group: kind (ANON, IMAGE, OWN), size, whose it is.
+
+    `identity` names a file: the same file of the base image has the same one in every VM and every trace.
+    """
+
+    kind: int
+    pages: int
+    vm: int
+    process: int = -1
+    identity: int = 0
+
+
+@attrs.frozen(eq=False)
+class BaseImage:
+    """The memory of an idle guest: its objects, and the pages of them that are in memory.
+
+    `row` is the page's number over all objects, one object after the other; `content` its identity; `common` whether that is the same
+    in every VM.
+    """
+
+    objects: tuple[MemoryObject, ...]
+    row: np.ndarray[Any, Any]
+    content: np.ndarray[Any, Any]
+    common: np.ndarray[Any, Any]
+
+
+@attrs.frozen
+class GuestMemory:
+    """A VM's memory and what its guest's kernel does with it."""
+
+    pages: int
+    replacement: str = "linux"
+    swap_pages: int = 65_536
+    balloon: bool = True
+    pinned: bool = False
+    reservation_pages: int = 0
+    readahead_pages: int = 32
+    swappiness: int = 60
+    image: BaseImage | None = None
+
+
+@attrs.frozen
+class MemoryCosts:
+    """CPU time of the memory side's mechanisms, ns; see the module's docstring for the sources."""
+
+    fault_ns: int = 2_700
+    cow_break_ns: int = 25_100
+    share_ns: int = 6_200
+    scan_ns: int = 1_000
+    swap_out_ns: int = 48_900
+    swap_in_ns: int = 10_000
+    invalidate_ns: int = 1_500
+    split_ns: int = 10_000
+    balloon_ns: int = 2_000
+    guest_scan_ns: int = 200
+
+
+NO_COSTS = MemoryCosts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+"""Without a hypervisor."""
+
+
+@attrs.frozen
+class MemorySpec:
+    """Machine memory and the VMs on it, in the order of the host's VMs; `objects` of each trace group, in order."""
+
+    frames: int
+    vms: tuple[GuestMemory, ...]
+    objects: tuple[tuple[MemoryObject, ...], ...]
+    hypervisor_pages: int = 32_768
+    reserve_pages: int = 0
+    floor_pages: int = 0
+    host_swap_pages: int = 0
+    vm_overhead_pages: int = 2_048
+    overhead_ppm: int = 1_953
+    large_backing: bool = False
+    free_states_ppm: tuple[int, int, int, int] = (60_000, 40_000, 20_000, 10_000)
+    balance_ns: int = 1_000_000_000
+    flush_ns: int = 30_000_000_000
+    balloon_pages_per_s: int = 12_800
+    costs: MemoryCosts = MemoryCosts()
+
+
+# what the tables need ------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Vm:
+    """The objects of one VM, base image first, with their places."""
+
+    objects: list[MemoryObject] = attrs.field(factory=list)
+    groups: list[int] = attrs.field(factory=list)
+    first_object: int = 0
+    first_row: int = 0
+
+
+def _lay_out(spec: MemorySpec) -> tuple[list[_Vm], list[list[tuple[int, int]]]]:
+    """Objects by VM, and for each group which VM's object (VM, number) each of its objects is."""
+    vms = [_Vm() for _ in spec.vms]
+    for m, guest in enumerate(spec.vms):
+        if guest.image is not None:
+            vms[m].objects += [attrs.evolve(x, vm=m) for x in guest.image.objects]
+            vms[m].groups += [-1] * len(guest.image.objects)
+    where: list[list[tuple[int, int]]] = []
+    for g, objects in enumerate(spec.objects):
+        here = []
+        for x in objects:
+            vm = vms[x.vm]
+            found = -1
+            if x.kind != ANON:
+                for i, other in enumerate(vm.objects):
+                    if other.kind == x.kind and other.identity == x.identity and x.identity != 0:
+                        found = i
+                        vm.objects[i] = attrs.evolve(other, pages=max(other.pages, x.pages))
+            if found < 0:
+                found = len(vm.objects)
+                vm.objects.append(x)
+                vm.groups.append(g if x.kind == ANON else -1)
+            here.append((x.vm, found))
+        where.append(here)
+    first_object = first_row = 0
+    for vm in vms:
+        vm.first_object, vm.first_row = first_object, first_row
+        first_object += len(vm.objects)
+        first_row += sum(x.pages for x in vm.objects)
+    return vms, where
+
+
+def table_rows(spec: MemorySpec) -> dict[str, int]:
+    """Rows of the memory side's tables."""
+    vms, where = _lay_out(spec)
+    rows = {
+        "page": sum(x.pages for x in spec.vms),
+        "mapping": sum(x.pages for vm in vms for x in vm.objects),
+        "page_frame": spec.frames,
+        "guest_slot": sum(x.swap_pages for x in spec.vms),
+        "host_slot": spec.host_swap_pages,
+        "extent": sum(-(-x.pages // EXTENT_PAGES) for x in spec.vms),
+        "page_list": LISTS * len(spec.vms),
+        "object": sum(len(vm.objects) for vm in vms),
+        "object_of": sum(len(x) for x in where),
+        "replay": len(where),
+        "mem_io": MEM_IO_ROWS,
+        "vmem": len(spec.vms),
+        "machine": 1,
+    }
+    for name, count in rows.items():
+        if count > MAX_ROWS:
+            raise UserError(f"memory: {count} rows of {name} are too many; legal: up to {MAX_ROWS}; use less memory")
+    return {name: max(1, count) for name, count in rows.items()}
+
+
+def memory_events(spec: MemorySpec) -> int:
+    """Events of the memory side: reclaim, balance, and two a VM."""
+    return E_FIRST_VM + 2 * len(spec.vms)
+
+
+# filling them -----------------------------------------------------------------------------------------------------
+
+
+def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thread: int) -> None:
+    """Fill the memory side's tables.
+
+    `first_thread` is the row in table thread of the first guest kernel thread (one a VM), `first_host_thread` the row in table vcpu of
+    the reclaim thread, which the scan thread follows.
+    """
+    vms, where = _lay_out(spec)
+    _fill_machine(memory, spec, first_host_thread)
+    _fill_objects(memory, vms, where)
+    page = slot = extent = 0
+    for m, guest in enumerate(spec.vms):
+        _fill_vm(memory, spec, vms[m], m, page, slot, extent, first_thread + m)
+        page += guest.pages
+        slot += guest.swap_pages
+        extent += -(-guest.pages // EXTENT_PAGES)
+    for m in range(len(spec.vms)):
+        _fill_overhead(memory, spec, m)
+    for m, guest in enumerate(spec.vms):
+        if guest.image is not None:
+            _fill_image(memory, vms[m], m, guest)
+    machine = memory.tables["machine"][0]
+    machine["free"] = spec.frames - machine["fresh"]
+
+
+def _fill_machine(memory: HostMemory, spec: MemorySpec, first_host_thread: int) -> None:
+    machine = memory.tables["machine"][0]
+    hypervisor = min(spec.hypervisor_pages, spec.frames)
+    high, soft, hard, low = (spec.frames * x // 1_000_000 for x in spec.free_states_ppm)
+    values = {
+        "frames": spec.frames,
+        "fresh": hypervisor,
+        "floor": spec.floor_pages,
+        "reserve": spec.reserve_pages,
+        "hypervisor": hypervisor,
+        "high": high,
+        "soft": soft,
+        "hard": hard,
+        "low": low,
+        "hysteresis": max(1, (high - soft) // 4),
+        "slots": spec.host_swap_pages,
+        "reclaim_thread": first_host_thread,
+        "scan_thread": first_host_thread + 1,
+        "balance_ns": spec.balance_ns,
+        "flush_ns": spec.flush_ns,
+        "balloon_rate": spec.balloon_pages_per_s,
+        "large_backing": spec.large_backing,
+        "overhead_ppm": spec.overhead_ppm,
+        **attrs.asdict(spec.costs),
+    }
+    for name, value in values.items():
+        machine[name] = value
+    memory.tables["page_frame"]["refs"][:hypervisor] = FRAME_HYPERVISOR
+
+
+def _fill_objects(memory: HostMemory, vms: list[_Vm], where: list[list[tuple[int, int]]]) -> None:
+    table, index, replay = (memory.tables[n] for n in ("object", "object_of", "replay"))
+    for m, vm in enumerate(vms):
+        row = vm.first_row
+        sector = 0
+        for i, x in enumerate(vm.objects):
+            o = table[vm.first_object + i]
+            o["vm"], o["kind"], o["process"], o["group"] = m, x.kind, x.process, vm.groups[i]
+            o["first"], o["pages"], o["identity"], o["next_read"] = row, x.pages, x.identity, 0
+            row += x.pages
+            if x.kind != ANON:
+                o["sector"] = sector
+                sector += x.pages
+        memory.tables["vmem"][m]["swap_sector"] = sector
+    at = 0
+    for g, here in enumerate(where):
+        replay[g]["first"], replay[g]["objects"] = at, len(here)
+        for vm, local in here:
+            index[at]["object"] = vms[vm].first_object + local
+            at += 1
+
+
+def watermarks(pages: int) -> tuple[int, int, int]:
+    """The guest's min, low and high watermarks in pages [Linux: min_free_kbytes = 4 sqrt(kilobytes), 5/4 and 3/2 of it]."""
+    least = min(max(4 * math.isqrt(pages * 4), 128), 65_536) // 4
+    least = min(least, pages // 16)
+    return least, least * 5 // 4, least * 3 // 2
+
+
+def _fill_vm(
+    memory: HostMemory, spec: MemorySpec, vm: _Vm, m: int, page: int, slot: int, extent: int, thread: int
+) -> None:
+    guest = spec.vms[m]
+    if guest.replacement not in REPLACEMENTS:
+        raise UserError(f"guest replacement {guest.replacement!r} is unknown; legal: {', '.join(REPLACEMENTS)}")
+    x = memory.tables["vmem"][m]
+    mode = REPLACEMENTS.index(guest.replacement)
+    least, low, high = watermarks(guest.pages) if mode == LINUX else (0, 0, 0)
+    values = {
+        "first": page,
+        "pages": guest.pages,
+        "free": guest.pages,
+        "min": least,
+        "low": low,
+        "high": high,
+        "replacement": mode,
+        "swappiness": guest.swappiness,
+        "readahead": guest.readahead_pages,
+        "first_slot": slot,
+        "slots": guest.swap_pages,
+        "dirty_background": max(1, guest.pages // 10),
+        "dirty_limit": max(2, guest.pages // 5),
+        "thread": thread,
+        "balloon": guest.balloon,
+        "first_object": vm.first_object,
+        "objects": len(vm.objects),
+        "pinned": guest.pinned,
+        "reservation": guest.pages if guest.pinned else guest.reservation_pages,
+        "overhead_fixed": spec.vm_overhead_pages,
+        "first_extent": extent,
+    }
+    for name, value in values.items():
+        x[name] = value
+    t = memory.tables["thread"][thread]
+    t["vm"], t["group"], t["state"], t["waits_for"] = m, -1, T_WAITING, W_MEMORY
+    t["vcpu"] = memory.tables["vm"][m]["first_vcpu"]
+
+
+def _fill_overhead(memory: HostMemory, spec: MemorySpec, m: int) -> None:
+    machine = memory.tables["machine"][0]
+    first = int(machine["fresh"])
+    count = min(spec.vm_overhead_pages, spec.frames - first)
+    frames = memory.tables["page_frame"][first : first + count]
+    frames["refs"], frames["owner"] = FRAME_OVERHEAD, m + 1
+    machine["fresh"] = first + count
+    memory.tables["vmem"][m]["overhead"] = count
+
+
+def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None:
+    """The pages that the base image has in memory: the kernel's first, then page cache, as much as the VM has room for."""
+    image = guest.image
+    assert image is not None
+    x = memory.tables["vmem"][m]
+    kinds = np.concatenate([np.full(o.pages, o.kind) for o in image.objects])
+    starts = np.concatenate([np.arange(o.pages) for o in image.objects])
+    firsts = np.concatenate(
+        [np.full(o.pages, memory.tables["object"][vm.first_object + i]["first"]) for i, o in enumerate(image.objects)]
+    )
+    order = np.argsort(kinds[image.row] != ANON, kind="stable")
+    rows = (firsts + starts)[image.row][order].astype(np.int64)
+    kind = kinds[image.row][order]
+    common = image.common[order].astype(bool) | (image.content[order] == 0)
+    content = image.content[order].astype(np.uint64)
+    content = np.where(common, content, mix_array(content, m + 1)).view(np.int64)
+    mapping = memory.tables["mapping"]
+    mapping["content"][rows] = content
+    mapping["version"][rows] = 2
+    keep = max(int((kind == ANON).sum()), min(len(rows), guest.pages - int(x["high"]) - 1))
+    if int((kind == ANON).sum()) > guest.pages:
+        raise UserError(f"VM {m}: its base image needs {int((kind == ANON).sum())} pages for the kernel alone; it has {guest.pages}")
+    rows, kind = rows[:keep], kind[:keep]
+    g = int(x["first"]) + np.arange(keep)
+    mapping["at"][rows] = g + 1
+    page = memory.tables["page"]
+    span = page[int(x["first"]) : int(x["first"]) + keep]
+    span["owner"] = rows + 1
+    flags = np.where(kind == ANON, P_KERNEL, P_FILE | P_LISTED) | (m << P_VM_SHIFT)
+    span["flags"] = flags
+    files = g[kind != ANON]
+    if len(files):
+        span["next"][kind != ANON] = np.append(files[1:] + 1, 0)
+        span["prev"][kind != ANON] = np.append(0, files[:-1] + 1)
+        which = INACTIVE_FILE if x["replacement"] == LINUX else INACTIVE_ANON
+        pages = memory.tables["page_list"][m * LISTS + which]
+        pages["first"], pages["last"], pages["count"] = files[0] + 1, files[-1] + 1, len(files)
+    x["fresh"] = keep
+    x["free"] = guest.pages - keep
+    table = memory.tables["object"]
+    owners = np.searchsorted(table["first"], rows, side="right") - 1
+    for o, count in zip(*np.unique(owners, return_counts=True), strict=True):
+        table["resident"][o] = count
+    _put_frames(memory, m, g, span)
+
+
+def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
+    """Frames for a VM's first pages; what there is no frame for is in the hypervisor's swap."""
+    machine, x = memory.tables["machine"][0], memory.tables["vmem"][m]
+    fresh = int(machine["fresh"])
+    count = max(0, min(len(g), int(machine["frames"] - machine["floor"]) - fresh))
+    frames = memory.tables["page_frame"][fresh : fresh + count]
+    frames["refs"], frames["owner"] = 1, g[:count] + 1
+    span["frame"][:count] = np.arange(fresh, fresh + count) + 1
+    machine["fresh"] = fresh + count
+    x["resident"] = count
+    used = int(machine["slots_used"])
+    out = min(len(g) - count, int(machine["slots"]) - used)
+    if out > 0:
+        span["frame"][count : count + out] = -(np.arange(used, used + out) + 1)
+        memory.tables["host_slot"]["page"][used : used + out] = g[count : count + out] + 1
+        machine["slots_used"] = machine["slot_hand"] = used + out
+        if machine["slot_hand"] >= machine["slots"]:
+            machine["slot_hand"] = 0
+        x["swapped"] = out
+
+
+def mix_array(digest: Any, value: int) -> Any:
+    """`hvbench.kernel.access.mix` of many digests with one value."""
+    one = np.uint64
+    x = np.full(len(digest), value & MASK, np.uint64)
+    with np.errstate(over="ignore"):
+        x = x * one(0x87C37B91114253D5)
+        x = (x << one(31)) | (x >> one(33))
+        x = x * one(0x4CF5AD432745937F)
+        x = x ^ digest
+        x = (x << one(27)) | (x >> one(37))
+        return x * one(5) + one(0x52DCE729)
+
+
+# from traces -----------------------------------------------------------------------------------------------------
+
+
+def file_identity(name: str) -> int:
+    """A number for a file's hashed name, never 0."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little") or 1
+
+
+def trace_objects(objects: Sequence[dict[str, Any]], vm_of_object: Sequence[int]) -> tuple[MemoryObject, ...]:
+    """The objects of a trace's metadata; `vm_of_object` says which VM each belongs to."""
+    made = []
+    for number, (x, vm) in enumerate(zip(objects, vm_of_object, strict=True)):
+        kind = KINDS[x["kind"]]
+        name = str(x.get("name_hash") or x.get("name") or f"#{number}")
+        process = int(x.get("process", -1))
+        made.append(MemoryObject(kind, max(1, int(x["pages"])), vm, process, 0 if kind == ANON else file_identity(name)))
+    return tuple(made)
+
+
+def base_image(meta: dict[str, Any], columns: dict[str, Any]) -> BaseImage:
+    """The base image of a trace whose rows are `content` rows."""
+    from hvbench.traces.format import FLAG_COMMON
+
+    objects = trace_objects(meta["objects"], [0] * len(meta["objects"]))
+    start = np.concatenate([[0], np.cumsum([x.pages for x in objects])])
+    row = start[columns["object"]] + columns["page"]
+    _, last = np.unique(row[::-1], return_index=True)
+    pick = np.sort(len(row) - 1 - last)
+    common = (columns["flags"] & FLAG_COMMON) != 0
+    return BaseImage(objects, row[pick], columns["content"][pick], common[pick])
+
+
+# what is said about it -------------------------------------------------------------------------------------------
+
+
+def refusal(memory: HostMemory, names: Sequence[str]) -> str:
+    """Why a host was refused, in one line: which policy, which VM, what it needs, what is missing."""
+    header = memory.header[0]
+    assert int(header["error"]) == E_REFUSED
+    m, short, row = int(header["error_extra"]), int(header["error_answer"]), int(header["error_hook"])
+    slot = int(memory.tables["hook"][row]["slot_index"])
+    policy = memory.policies[slot].name if slot in memory.policies else "memory"
+    x, machine = memory.tables["vmem"][m], memory.tables["machine"][0]
+    needs = int(x["pages"] + x["overhead_fixed"])
+    return (
+        f"{policy} refuses VM {names[m]}: it needs {needs * 4 // 1024} MiB (configured {int(x['pages']) * 4 // 1024} MiB and "
+        f"overhead), {short * 4 // 1024 + 1} MiB more than is left of the host's {int(machine['frames']) * 4 // 1024} MiB"
+    )

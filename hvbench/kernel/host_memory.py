@@ -1,0 +1,399 @@
+"""Machine memory: frames and their owners, what backs a guest page, host faults, copy on write.
+
+A frame belongs to nobody, to the guest pages that map it, to a VM's overhead, or to the hypervisor. A guest page that was never
+touched has no frame. A host fault blocks the vCPU: `back` answers FAULT after it has arranged for the vCPU to go on.
+
+Sources of the costs: hvbench.build_memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.ask import AXIS_MEMORY, ask
+from hvbench.kernel.events import K_MEMORY, arm
+from hvbench.kernel.hook_rows import MEM_COW_BREAK, MEM_FAULT
+from hvbench.kernel.io_codes import IO_HOST_READ
+from hvbench.kernel.memory_io import io_new, vcpu_goes_on, vcpu_stalls, vcpu_waits_io
+from hvbench.kernel.outcome import DONE, FAULT
+from hvbench.kernel.storage import submit_io
+from hvbench.state.records_memory import (
+    EXTENT_PAGES,
+    FRAME_OVERHEAD,
+    HARD,
+    HIGH,
+    LOW,
+    P_ABSENT,
+    P_BALLOON,
+    P_HOSTIN,
+    P_READING,
+    P_SHARED,
+    P_SWAPPING,
+    P_VM_SHIFT,
+    P_WRITEBACK,
+    SOFT,
+)
+
+E_RECLAIM, E_BALANCE, E_FIRST_VM = 0, 1, 2
+"""Numbers of memory events: reclaim is due; balloon targets are asked; from here on two a VM: balloon, write-back."""
+
+UNSURE = P_ABSENT | P_READING | P_WRITEBACK | P_SWAPPING | P_HOSTIN | P_BALLOON
+"""A page with one of these flags is not swapped out, nor merged."""
+
+FAULT_FIRST, FAULT_SWAP = 0, 1
+
+NEVER = 1 << 60
+
+
+# integrals over time -----------------------------------------------------------------------------------------
+
+
+@jit
+def account(host: Any, m: int) -> None:
+    """Bring a VM's integrals over time up to date, before one of their values changes."""
+    x = host.vmem[m]
+    now = host.now
+    since = max(x.integral_ns, host.warmup_ns)
+    x.integral_ns = now
+    if now > since:
+        d = now - since
+        x.ballooned_page_ns += x.ballooned * d
+        x.shared_page_ns += x.shared * d
+        x.swapped_page_ns += x.swapped * d
+        x.resident_page_ns += x.resident * d
+
+
+@jit
+def tell(host: Any, row: int, a: int, b: int, c: int) -> None:
+    """Call a notifying hook of every layer."""
+    for layer in range(host.machine[0].layers):
+        if layer == 0 or host.hook[row + layer].address != 0:
+            ask(host, AXIS_MEMORY, row + layer, a, b, c, host.now, 0, 0)
+
+
+# free memory ---------------------------------------------------------------------------------------------------
+
+
+@jit
+def set_state(host: Any) -> None:
+    """The state of free memory and the bounds at which it changes; a change is told at once, in an event of its own.
+
+    Getting worse is immediate; getting better takes `hysteresis` frames above the threshold [Waldspurger 2002, 6.3].
+    """
+    mc = host.machine[0]
+    free = mc.free
+    state = mc.state
+    worst = HIGH
+    if free < mc.high:
+        worst = SOFT
+    if free < mc.soft:
+        worst = HARD
+    if free < mc.hard:
+        worst = LOW
+    if worst > state:
+        state = worst
+    elif worst < state:
+        above = free - mc.hysteresis
+        better = HIGH
+        if above < mc.high:
+            better = SOFT
+        if above < mc.soft:
+            better = HARD
+        if above < mc.hard:
+            better = LOW
+        state = min(state, better)
+    mc.worse_below = mc.high
+    mc.better_from = NEVER
+    if state == SOFT:
+        mc.worse_below = mc.soft
+        mc.better_from = mc.high + mc.hysteresis
+    elif state == HARD:
+        mc.worse_below = mc.hard
+        mc.better_from = mc.soft + mc.hysteresis
+    elif state == LOW:
+        mc.worse_below = -NEVER
+        mc.better_from = mc.hard + mc.hysteresis
+    if state != mc.state:
+        mc.state = state
+        arm(host, K_MEMORY, E_BALANCE, host.now)
+
+
+@jit
+def take_frame(host: Any) -> int:
+    """A free frame; -1 where only the hypervisor's floor is left."""
+    mc = host.machine[0]
+    free = mc.free
+    if free <= mc.floor:
+        return -1
+    f = mc.free_first - 1
+    if f >= 0:
+        mc.free_first = host.page_frame[f].owner
+    else:
+        f = mc.fresh
+        mc.fresh = f + 1
+    free -= 1
+    mc.free = free
+    if free < mc.worse_below:
+        set_state(host)
+    return f
+
+
+@jit
+def free_frame(host: Any, f: int) -> None:
+    """A frame belongs to nobody from now on; who waits for one may try."""
+    mc = host.machine[0]
+    x = host.page_frame[f]
+    x.refs = 0
+    x.owner = mc.free_first
+    mc.free_first = f + 1
+    mc.free = mc.free + 1
+    mc.freed = mc.freed + 1
+    if mc.free >= mc.better_from:
+        set_state(host)
+    if mc.waiters > 0 and mc.free > mc.floor:
+        v = mc.waiter_first - 1
+        mc.waiter_first = host.vcpu_mem[v].next
+        if mc.waiter_first == 0:
+            mc.waiter_last = 0
+        mc.waiters -= 1
+        host.vcpu_mem[v].next = 0
+        vcpu_goes_on(host, v)
+
+
+@jit
+def wait_frame(host: Any, v: int) -> int:
+    """The vCPU stalls until a frame is free: direct reclaim."""
+    mc = host.machine[0]
+    host.vcpu_mem[v].next = 0
+    if mc.waiter_last > 0:
+        host.vcpu_mem[mc.waiter_last - 1].next = v + 1
+    else:
+        mc.waiter_first = v + 1
+        mc.freed_seen = mc.freed - 1
+        arm(host, K_MEMORY, E_RECLAIM, host.now)
+    mc.waiter_last = v + 1
+    mc.waiters += 1
+    return vcpu_stalls(host, v)
+
+
+# what a page has under it -------------------------------------------------------------------------------------
+
+
+@jit
+def invalidate(host: Any, m: int, by: int) -> None:
+    """A mapping of a VM was taken away: its vCPUs pay for an invalidation when they run next; `by` paid already."""
+    cost = host.machine[0].invalidate_ns
+    x = host.vm[m]
+    for v in range(x.first_vcpu, x.first_vcpu + x.vcpus):
+        if v != by:
+            host.vcpu[v].overhead_left_ns += cost
+
+
+@jit
+def grow_overhead(host: Any, m: int) -> None:
+    """Tables of the hypervisor grow with what a VM maps."""
+    mc = host.machine[0]
+    x = host.vmem[m]
+    want = x.overhead_fixed + (x.resident * mc.overhead_ppm + 999_999) // 1_000_000
+    while x.overhead < want:
+        f = take_frame(host)
+        if f < 0:
+            return
+        host.page_frame[f].refs = FRAME_OVERHEAD
+        host.page_frame[f].owner = m + 1
+        x.overhead += 1
+
+
+@jit
+def put_frame(host: Any, g: int, m: int, f: int) -> None:
+    """Let a frame of nobody back a guest page."""
+    account(host, m)
+    host.page_frame[f].refs = 1
+    host.page_frame[f].owner = g + 1
+    host.page[g].frame = f + 1
+    x = host.vmem[m]
+    x.resident += 1
+    if x.resident * host.machine[0].overhead_ppm > (x.overhead - x.overhead_fixed) * 1_000_000:
+        grow_overhead(host, m)
+
+
+@jit
+def drop_frame(host: Any, g: int, m: int) -> None:
+    """Take the frame from under a guest page; it is free when nobody else maps it."""
+    account(host, m)
+    pg = host.page[g]
+    f = pg.frame - 1
+    pg.frame = 0
+    x = host.vmem[m]
+    x.resident -= 1
+    if pg.flags & P_SHARED:
+        pg.flags = pg.flags & ~P_SHARED
+        x.shared -= 1
+    refs = host.page_frame[f].refs
+    if refs > 1:
+        host.page_frame[f].refs = refs - 1
+        host.machine[0].saved -= 1
+    else:
+        free_frame(host, f)
+
+
+@jit
+def split(host: Any, g: int, m: int, by: int) -> None:
+    """If a page lies in a 2 MiB mapping, split it: 512 small mappings from now on."""
+    x = host.vmem[m]
+    if x.large == 0:
+        return
+    e = host.extent[x.first_extent + (g - x.first) // EXTENT_PAGES]
+    if e.large:
+        e.large = 0
+        x.large -= 1
+        if host.now >= host.warmup_ns:
+            x.splits += 1
+        payer = by if by >= 0 else host.vm[m].first_vcpu
+        host.vcpu[payer].overhead_left_ns += host.machine[0].split_ns
+        invalidate(host, m, -1)
+
+
+@jit
+def free_slot(host: Any, s: int) -> None:
+    """A page of the hypervisor's swap area is free."""
+    host.host_slot[s].page = 0
+    host.machine[0].slots_used -= 1
+
+
+@jit
+def unback(host: Any, g: int, m: int) -> None:
+    """The guest gave a page to the balloon: the hypervisor takes what is under it, frame or swap slot."""
+    pg = host.page[g]
+    if pg.frame > 0:
+        split(host, g, m, -1)
+        drop_frame(host, g, m)
+    elif pg.frame < 0:
+        account(host, m)
+        free_slot(host, -pg.frame - 1)
+        pg.frame = 0
+        host.vmem[m].swapped -= 1
+
+
+@jit
+def try_large(host: Any, g: int, m: int) -> bool:
+    """Back a whole untouched extent by 2 MiB, while free memory is high. Whether 512 frames lie together is not modelled."""
+    mc = host.machine[0]
+    x = host.vmem[m]
+    if mc.large_backing == 0 or mc.state != HIGH or mc.free < mc.high + EXTENT_PAGES:
+        return False
+    number = (g - x.first) // EXTENT_PAGES
+    start = x.first + number * EXTENT_PAGES
+    if start + EXTENT_PAGES > x.first + x.pages:
+        return False
+    for q in range(start, start + EXTENT_PAGES):
+        if host.page[q].frame != 0 or host.page[q].flags & P_BALLOON:
+            return False
+    for q in range(start, start + EXTENT_PAGES):
+        f = take_frame(host)
+        pq = host.page[q]
+        pq.flags = pq.flags | (m << P_VM_SHIFT)
+        put_frame(host, q, m, f)
+    host.extent[x.first_extent + number].large = 1
+    x.large += 1
+    return True
+
+
+@jit
+def back(host: Any, g: int, m: int, v: int) -> int:
+    """Make sure that a guest page has a frame: DONE, or FAULT (the vCPU stalls, and tries again)."""
+    pg = host.page[g]
+    if pg.frame > 0:
+        return DONE
+    if pg.frame < 0:
+        return swap_in(host, g, m, v)
+    mc = host.machine[0]
+    if not try_large(host, g, m):
+        f = take_frame(host)
+        if f < 0:
+            return wait_frame(host, v)
+        put_frame(host, g, m, f)
+    host.vcpu[v].overhead_left_ns += mc.fault_ns
+    if host.now >= host.warmup_ns:
+        host.vmem[m].host_faults += 1
+    tell(host, MEM_FAULT, m, g, FAULT_FIRST)
+    return DONE
+
+
+@jit
+def swap_in(host: Any, g: int, m: int, v: int) -> int:
+    """A host fault on a page that the hypervisor swapped out: the vCPU waits for the disk."""
+    pg = host.page[g]
+    s = -pg.frame - 1
+    if pg.flags & P_HOSTIN:
+        return vcpu_waits_io(host, v, host.host_slot[s].io - 1)
+    f = take_frame(host)
+    if f < 0:
+        return wait_frame(host, v)
+    k = io_new(host, m, g, 1)
+    if k < 0:
+        return FAULT
+    host.page_frame[f].refs = 1
+    host.page_frame[f].owner = g + 1
+    host.mem_io[k].frame = f + 1
+    host.host_slot[s].io = k + 1
+    pg.flags = pg.flags | P_HOSTIN
+    mc = host.machine[0]
+    host.vcpu[v].overhead_left_ns += mc.fault_ns + mc.swap_in_ns
+    if host.now >= host.warmup_ns:
+        host.vmem[m].host_faults += 1
+        host.vmem[m].host_swap_in_pages += 1
+    tell(host, MEM_FAULT, m, g, FAULT_SWAP)
+    vcpu_waits_io(host, v, k)
+    submit_io(host, -1, 0, s, 1, IO_HOST_READ, k, v)
+    return FAULT
+
+
+@jit
+def host_read_done(host: Any, k: int) -> None:
+    """A page came back from the hypervisor's swap."""
+    x = host.mem_io[k]
+    g = x.first
+    m = x.vm
+    pg = host.page[g]
+    s = -pg.frame - 1
+    account(host, m)
+    host.host_slot[s].io = 0
+    free_slot(host, s)
+    pg.frame = x.frame
+    pg.flags = pg.flags & ~P_HOSTIN
+    y = host.vmem[m]
+    y.swapped -= 1
+    y.resident += 1
+
+
+@jit
+def unshare(host: Any, g: int, m: int, v: int) -> int:
+    """The guest writes a write-protected page: give it a frame of its own. DONE, or FAULT (no frame is free)."""
+    mc = host.machine[0]
+    pg = host.page[g]
+    old = pg.frame - 1
+    x = host.vmem[m]
+    if host.page_frame[old].refs > 1:
+        f = take_frame(host)
+        if f < 0:
+            return wait_frame(host, v)
+        account(host, m)
+        host.page_frame[old].refs -= 1
+        mc.saved -= 1
+        host.page_frame[f].refs = 1
+        host.page_frame[f].owner = g + 1
+        pg.frame = f + 1
+        host.vcpu[v].overhead_left_ns += mc.cow_break_ns
+        if host.now >= host.warmup_ns:
+            x.cow_breaks += 1
+        invalidate(host, m, v)
+        tell(host, MEM_COW_BREAK, m, g, old)
+    else:
+        account(host, m)
+        host.page_frame[old].owner = g + 1
+        host.vcpu[v].overhead_left_ns += mc.fault_ns
+    pg.flags = pg.flags & ~P_SHARED
+    x.shared -= 1
+    return DONE

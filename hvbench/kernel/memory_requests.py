@@ -1,0 +1,111 @@
+"""Doing what memory policies asked for (`hvbench.kernel.memory_services`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.events import K_MEMORY, arm
+from hvbench.kernel.guards import E_OUTBOX_KIND, E_PAGE_RANGE, E_PAGE_STATE, E_RANGE, E_VM_RANGE, fail
+from hvbench.kernel.guest_thread import set_balloon
+from hvbench.kernel.host_memory import E_BALANCE, set_state
+from hvbench.kernel.memory_services import (
+    BY_BALLOON,
+    BY_PAGE,
+    BY_SWAP,
+    O_BALANCE,
+    O_FREE_STATES,
+    O_MERGE,
+    O_RECLAIM,
+    O_SCAN,
+)
+from hvbench.kernel.page_lists import vm_of
+from hvbench.kernel.reclaim import (
+    WORK_MERGE,
+    WORK_SCAN,
+    cheapest,
+    may_swap,
+    swap_from_cheapest,
+    swap_out,
+    swap_page,
+)
+from hvbench.kernel.work import submit
+from hvbench.state.schema import FIRST_MEMORY_SLOT
+
+
+@jit
+def serve_memory(host: Any, at: int) -> None:
+    """Check and do one request of a memory policy."""
+    r = host.outbox[at]
+    what = r.what
+    a = r.a
+    b = r.b
+    mc = host.machine[0]
+    if r.slot_index < FIRST_MEMORY_SLOT or mc.frames == 0:
+        fail(host, E_OUTBOX_KIND, r.row, what, a)
+    elif what == O_RECLAIM:
+        serve_reclaim(host, a, b, r.c, r.row)
+    elif what == O_MERGE:
+        if a < 0 or a >= len(host.page) or b < 0 or b >= len(host.page):
+            fail(host, E_PAGE_RANGE, r.row, a, b)
+            return
+        submit(host, mc.scan_thread, mc.share_ns, WORK_MERGE, a, b)
+    elif what == O_SCAN:
+        if a < 0 or a > len(host.page):
+            fail(host, E_RANGE, r.row, a, len(host.page))
+            return
+        submit(host, mc.scan_thread, a * mc.scan_ns, WORK_SCAN, a, r.slot_index - FIRST_MEMORY_SLOT)
+    elif what == O_FREE_STATES:
+        if a < b or b < r.c or r.c < r.d or r.d < 0 or a > 1_000_000:
+            fail(host, E_RANGE, r.row, a, r.d)
+            return
+        set_thresholds(host, a, b, r.c, r.d)
+    elif what == O_BALANCE:
+        if a < 1:
+            fail(host, E_RANGE, r.row, a, 1)
+            return
+        mc.balance_ns = a
+        arm(host, K_MEMORY, E_BALANCE, host.now)
+    else:
+        fail(host, E_OUTBOX_KIND, r.row, what, a)
+
+
+@jit
+def serve_reclaim(host: Any, m: int, how: int, amount: int, row: int) -> None:
+    """Take memory from a VM, in one of three ways."""
+    if how == BY_PAGE:
+        if amount < 0 or amount >= len(host.page):
+            fail(host, E_PAGE_RANGE, row, amount, m)
+        elif not may_swap(host, amount) or host.vmem[vm_of(host, amount)].pinned:
+            fail(host, E_PAGE_STATE, row, amount, m)
+        else:
+            swap_page(host, amount, vm_of(host, amount))
+        return
+    if m < -1 or m >= host.vms:
+        fail(host, E_VM_RANGE, row, m, how)
+    elif amount < 0 or amount > len(host.page):
+        fail(host, E_RANGE, row, amount, m)
+    elif how == BY_SWAP:
+        if m < 0:
+            swap_from_cheapest(host, amount)
+        else:
+            swap_out(host, m, amount)
+    elif how == BY_BALLOON:
+        if m < 0:
+            m = cheapest(host)
+        if m >= 0:
+            x = host.vmem[m]
+            set_balloon(host, m, min(x.pages, max(x.ballooned, x.balloon_target) + amount))
+    else:
+        fail(host, E_RANGE, row, how, m)
+
+
+@jit
+def set_thresholds(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
+    """The free-memory states begin at these shares of machine memory; it improves a fifth of the high threshold later."""
+    mc = host.machine[0]
+    mc.high = mc.frames * high_ppm // 1_000_000
+    mc.soft = mc.frames * soft_ppm // 1_000_000
+    mc.hard = mc.frames * hard_ppm // 1_000_000
+    mc.low = mc.frames * low_ppm // 1_000_000
+    set_state(host)

@@ -1,0 +1,93 @@
+"""What a memory policy may ask for and read, beyond its hook's arguments. See hvbench.kernel.services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.access import kernel_view
+from hvbench.kernel.host_memory import UNSURE
+from hvbench.kernel.page_lists import page_identity
+from hvbench.kernel.services import O_FIRST_MEMORY, random_below, request
+from hvbench.state.records_memory import P_SHARED, P_VM_SHIFT
+
+(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE) = range(O_FIRST_MEMORY, O_FIRST_MEMORY + 5)
+
+BY_SWAP, BY_PAGE, BY_BALLOON = 0, 1, 2
+"""How `reclaim` takes memory: swap so many pages out; swap this page out; inflate the balloon by so many pages."""
+
+
+@jit
+def reclaim(host: Any, vm: int, how: int, amount: int) -> None:
+    """Take memory from VM `vm` (-1: whoever pays least for it). BY_SWAP: `amount` pages; BY_PAGE: page `amount`;
+    BY_BALLOON: `amount` pages more in its balloon. [ESX swap and vmmemctl; Xen xenpaging]"""
+    request(host, O_RECLAIM, vm, how, amount, 0)
+
+
+@jit
+def merge(host: Any, page: int, other: int) -> None:
+    """Have the hypervisor compare two guest pages, and merge them if they are equal. [KSM try_to_merge_one_page]
+
+    The scan thread pays. A page that changed, went away or is being read or written meanwhile is left alone.
+    """
+    request(host, O_MERGE, page, other, 0, 0)
+
+
+@jit
+def scan(host: Any, pages: int) -> None:
+    """Have the scan thread pay for looking at `pages` pages; when it has, this layer's mem_share_scan is called."""
+    request(host, O_SCAN, pages, 0, 0, 0)
+
+
+@jit
+def set_free_states(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
+    """Set the thresholds of the free-memory states, parts per million of machine memory; high >= soft >= hard >= low."""
+    request(host, O_FREE_STATES, high_ppm, soft_ppm, hard_ppm, low_ppm)
+
+
+@jit
+def balance(host: Any, period_ns: int) -> None:
+    """Have balloon targets asked now, and every `period_ns` (1 or more) from then on."""
+    request(host, O_BALANCE, period_ns, 0, 0, 0)
+
+
+@jit
+def content(host: Any, page: int) -> int:
+    """Content identity of guest page `page`: equal identities are equal contents, 0 is the page of zeros."""
+    return page_identity(host, page)
+
+
+@jit
+def backed(host: Any, page: int) -> bool:
+    """Whether guest page `page` has a frame, and nothing is being done to it."""
+    pg = host.page[page]
+    return pg.frame > 0 and pg.flags & UNSURE == 0
+
+
+@jit
+def sharers(host: Any, page: int) -> int:
+    """How many guest pages map the frame under guest page `page`; 0 if it has none."""
+    f = host.page[page].frame
+    return kernel_view(host).page_frame[f - 1].refs if f > 0 else 0
+
+
+@jit
+def swappable(host: Any, page: int) -> bool:
+    """Whether mem_pick_victim may answer guest page `page`: it has a frame of its own, and nothing is being done to it."""
+    pg = host.page[page]
+    return pg.frame > 0 and pg.flags & (UNSURE | P_SHARED) == 0
+
+
+@jit
+def page_vm(host: Any, page: int) -> int:
+    """The VM of guest page `page`, which was used before."""
+    return host.page[page].flags >> P_VM_SHIFT
+
+
+@jit
+def random_page(host: Any, vm: int) -> int:
+    """A random guest page of a VM, of those that were ever used; -1 if there is none."""
+    x = host.vmem[vm]
+    if x.fresh == 0:
+        return -1
+    return x.first + random_below(host, x.fresh)

@@ -1,0 +1,111 @@
+"""The guests' replacement lists, and what is in a page.
+
+A VM has four doubly linked lists (`host.page_list`), linked through its pages. The first entry is the most recent one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.access import mix
+from hvbench.state.records_memory import (
+    ACTIVE_ANON,
+    ACTIVE_FILE,
+    INACTIVE_ANON,
+    INACTIVE_FILE,
+    LINUX,
+    LISTS,
+    P_ACTIVE,
+    P_FILE,
+    P_LISTED,
+    P_VM_SHIFT,
+)
+
+FRESH_SALT = 0x46524553
+STALE_SALT = 0x5354414C
+FILE_SALT = 0x46494C45
+
+
+@jit
+def vm_of(host: Any, g: int) -> int:
+    """The VM that a guest page belongs to; the page was used before."""
+    return host.page[g].flags >> P_VM_SHIFT
+
+
+@jit
+def list_of(host: Any, m: int, flags: int) -> int:
+    """Row of the list on which a page with these flags stands."""
+    if host.vmem[m].replacement != LINUX:
+        return m * LISTS + INACTIVE_ANON
+    if flags & P_FILE:
+        return m * LISTS + (ACTIVE_FILE if flags & P_ACTIVE else INACTIVE_FILE)
+    return m * LISTS + (ACTIVE_ANON if flags & P_ACTIVE else INACTIVE_ANON)
+
+
+@jit
+def list_push(host: Any, which: int, g: int) -> None:
+    """Put a page first on a list."""
+    k = host.page_list[which]
+    pg = host.page[g]
+    first = k.first
+    pg.prev = 0
+    pg.next = first
+    pg.flags = pg.flags | P_LISTED
+    if first > 0:
+        host.page[first - 1].prev = g + 1
+    else:
+        k.last = g + 1
+    k.first = g + 1
+    k.count = k.count + 1
+
+
+@jit
+def list_remove(host: Any, which: int, g: int) -> None:
+    """Take a page off its list."""
+    k = host.page_list[which]
+    pg = host.page[g]
+    before = pg.prev
+    after = pg.next
+    if before > 0:
+        host.page[before - 1].next = after
+    else:
+        k.first = after
+    if after > 0:
+        host.page[after - 1].prev = before
+    else:
+        k.last = before
+    pg.prev = 0
+    pg.next = 0
+    pg.flags = pg.flags & ~P_LISTED
+    k.count = k.count - 1
+
+
+@jit
+def list_front(host: Any, which: int, g: int) -> None:
+    """Move a page of a list to its front."""
+    if host.page_list[which].first != g + 1:
+        list_remove(host, which, g)
+        list_push(host, which, g)
+
+
+@jit
+def page_identity(host: Any, g: int) -> int:
+    """Content identity of a guest page: 0 is the page of zeros; equal identities are equal contents.
+
+    A page that the guest holds for nobody has the leftovers of somebody: an identity of its own.
+    """
+    owner = host.page[g].owner
+    if owner <= 0:
+        return mix(STALE_SALT, g + 1)
+    return object_identity(host, owner - 1)
+
+
+@jit
+def object_identity(host: Any, row: int) -> int:
+    """Content identity of an object's page: as recorded or derived, else fresh (VM, page, version)."""
+    m = host.mapping[row]
+    version = m.version
+    if version & 1:
+        return mix(mix(FRESH_SALT, row + 1), version)
+    return m.content

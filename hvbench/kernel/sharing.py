@@ -1,0 +1,73 @@
+"""Page sharing by content: scanning at a cost, comparing and merging, taking apart again (`host_memory.unshare`).
+
+A policy says which two pages it takes for equal; the hypervisor's scan thread pays for comparing them, and merges them only if they
+still are. Source of the costs: hvbench.build_memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.jit import jit
+from hvbench.kernel.ask import AXIS_MEMORY, ask
+from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_SCAN
+from hvbench.kernel.host_memory import UNSURE, account, free_frame, invalidate, split
+from hvbench.kernel.page_lists import page_identity, vm_of
+from hvbench.state.records_memory import P_SHARED
+
+
+@jit
+def may_share(host: Any, g: int) -> bool:
+    """Whether a guest page could be merged now: it has a frame, nothing is done to it, and its VM's memory is not pinned."""
+    pg = host.page[g]
+    return pg.frame > 0 and pg.flags & UNSURE == 0 and host.vmem[vm_of(host, g)].pinned == 0
+
+
+@jit
+def merge(host: Any, keep: int, give: int) -> bool:
+    """Let page `give` map the frame of page `keep`, if they are still equal and no layer forbids it."""
+    if keep == give or not may_share(host, keep) or not may_share(host, give):
+        return False
+    if host.page_frame[host.page[give].frame - 1].refs > host.page_frame[host.page[keep].frame - 1].refs:
+        keep, give = give, keep
+    kept = host.page[keep].frame - 1
+    freed = host.page[give].frame - 1
+    if kept == freed or host.page_frame[freed].refs != 1:
+        return False
+    if page_identity(host, keep) != page_identity(host, give):
+        return False
+    for layer in range(host.machine[0].layers):
+        if layer == 0 or host.hook[MEM_SHARE_MERGE + layer].address != 0:
+            if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
+                return False
+    m = vm_of(host, give)
+    other = vm_of(host, keep)
+    split(host, give, m, -1)
+    split(host, keep, other, -1)
+    protect(host, keep, other)
+    protect(host, give, m)
+    host.page[give].frame = kept + 1
+    host.page_frame[kept].refs += 1
+    free_frame(host, freed)
+    host.machine[0].saved += 1
+    if host.now >= host.warmup_ns:
+        host.vmem[m].merges += 1
+        host.vmem[m].host_reclaimed_pages += 1
+    invalidate(host, m, -1)
+    return True
+
+
+@jit
+def protect(host: Any, g: int, m: int) -> None:
+    """Write-protect a page: the next write to it takes it apart."""
+    pg = host.page[g]
+    if pg.flags & P_SHARED == 0:
+        account(host, m)
+        pg.flags = pg.flags | P_SHARED
+        host.vmem[m].shared += 1
+
+
+@jit
+def scan_paid(host: Any, pages: int, layer: int) -> None:
+    """The scan thread has the time for a number of pages: the layer that asked for it looks at them."""
+    ask(host, AXIS_MEMORY, MEM_SHARE_SCAN + layer, pages, host.now, 0, 0, 0, 0)
