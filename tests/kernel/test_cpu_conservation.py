@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,10 +12,8 @@ from hypothesis import strategies as st
 from hvbench.build import HostSpec
 from hvbench.policy import hookimpl
 from tests.builders import Done, bundled, numbers, run, run_in_slices, scheduler
+from tests.kernel import consistency
 from tests.strategies import LEGAL, hosts, legal_params
-
-sys.path.insert(0, str(Path(__file__).parent))
-import consistency  # noqa: E402
 
 
 def check_sums(done: Done) -> None:

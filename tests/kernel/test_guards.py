@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,8 @@ from hvbench.binding import BindError
 from hvbench.kernel.guards import E_STARVED, LEGAL
 from hvbench.policy import FOREVER
 from tests.builders import MODES, MS, ROOT, US, compute, host, run, scheduler, sleep, vm
+from tests.kernel.illegal import KINDS, RAISES
 
-sys.path.insert(0, str(Path(__file__).parent))
-from illegal import KINDS, RAISES  # noqa: E402
 
 HOOK_OF = {"flood": "sched_wake", "select_pcpu": "sched_select_pcpu"}
 LINE = re.compile(

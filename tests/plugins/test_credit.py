@@ -1,0 +1,93 @@
+"""Credit: shares by weight, caps, boost, stealing."""
+
+from __future__ import annotations
+
+import pytest
+
+from hvbench.kernel.histogram import BUCKETS, H_WAKEUP, bucket_floor
+from hvbench.readout import histograms
+from tests.builders import MS, S, US, bundled, compute, host, numbers, run, sleep, vm
+
+FOREVER = compute(1 << 50)
+
+
+def slowest_wakeup_ns(done: object, number: int) -> int:
+    counts = histograms(done.memory)[number, H_WAKEUP]  # type: ignore[attr-defined]
+    return max(bucket_floor(b) for b in range(BUCKETS) if counts[b])
+
+
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_cpu_bound_entities_share_by_weight(kernel: object, pcpus: int) -> None:
+    """Weights 1 : 2 : 4, a VM of each weight for each pCPU, for 10 s: proportional within 2 %."""
+    weights = [256, 512, 1024] * pcpus
+    done = run(host([vm([[FOREVER]], weight=w) for w in weights], pcpus=pcpus, horizon_ns=10 * S), bundled("credit"))
+    assert done.error is None
+    ran = numbers(done.vcpu["ran_ns"])
+    assert sum(ran) == pcpus * 10 * S
+    for weight, time_ns in zip(weights, ran, strict=True):
+        assert time_ns == pytest.approx(weight / sum(weights) * pcpus * 10 * S, rel=0.02)
+
+
+def test_equal_weights_share_equally_however_many_vms(kernel: object) -> None:
+    done = run(host([vm([[FOREVER]]) for _ in range(10)], pcpus=4, horizon_ns=10 * S), bundled("credit"))
+    for time_ns in numbers(done.vcpu["ran_ns"]):
+        assert time_ns == pytest.approx(4 * S, rel=0.02)
+
+
+@pytest.mark.parametrize("cap", [20, 50, 75])
+def test_a_cap_holds_on_an_idle_host(kernel: object, cap: int) -> None:
+    """A cap is kept within 3 % even where nobody else wants the CPU."""
+    done = run(host([vm([[FOREVER]], cap=cap)], pcpus=2, horizon_ns=10 * S), bundled("credit"))
+    assert done.error is None
+    assert done.vcpu["ran_ns"][0] == pytest.approx(cap / 100 * 10 * S, rel=0.03)
+
+
+def test_a_cap_holds_beside_an_uncapped_neighbour(kernel: object) -> None:
+    done = run(host([vm([[FOREVER]], cap=30), vm([[FOREVER]])], horizon_ns=10 * S), bundled("credit"))
+    ran = numbers(done.vcpu["ran_ns"])
+    assert ran[0] == pytest.approx(3 * S, rel=0.03)
+    assert sum(ran) == 10 * S
+
+
+def test_a_cap_covers_all_vcpus_of_a_vm(kernel: object) -> None:
+    done = run(host([vm([[FOREVER], [FOREVER]], vcpus=2, cap=100)], pcpus=2, horizon_ns=10 * S), bundled("credit"))
+    assert sum(numbers(done.vcpu["ran_ns"])) == pytest.approx(10 * S, rel=0.03)
+
+
+def test_who_wakes_with_credits_runs_within_the_rate_limit(kernel: object) -> None:
+    """A light VM beside three CPU hogs on one pCPU: boosted, it never waits longer than the rate limit."""
+    light = vm([[compute(200 * US), sleep(9_800 * US)]])
+    done = run(host([light, *[vm([[FOREVER]]) for _ in range(3)]], horizon_ns=5 * S, warmup_ns=S), bundled("credit"))
+    assert done.error is None
+    assert slowest_wakeup_ns(done, 0) <= MS
+    assert done.vcpu["ran_ns"][0] == pytest.approx(5 * S * 0.02, rel=0.1)
+
+
+def test_a_longer_rate_limit_makes_it_wait_longer_but_not_for_ever(kernel: object) -> None:
+    light = vm([[compute(200 * US), sleep(9_800 * US)]])
+    spec = host([light, *[vm([[FOREVER]]) for _ in range(3)]], horizon_ns=5 * S, warmup_ns=S)
+    done = run(spec, bundled("credit"), ratelimit_ns=5 * MS)
+    assert MS < slowest_wakeup_ns(done, 0) <= 5 * MS
+
+
+@pytest.mark.parametrize("entities", [4, 5, 7])
+def test_stealing_keeps_every_pcpu_busy(kernel: object, entities: int) -> None:
+    """As many CPU-bound entities as pCPUs or more: no pCPU may idle, however they began."""
+    done = run(host([vm([[FOREVER]]) for _ in range(entities)], pcpus=4, horizon_ns=S), bundled("credit"))
+    assert numbers(done.pcpu["idle_ns"]) == [0] * 4
+
+
+def test_idle_pcpus_steal_from_queues_that_are_left(kernel: object) -> None:
+    """Entities 0 and 4 share a home; when those of the other pCPUs sleep, one of the two is taken over."""
+    sleepers = [vm([[compute(MS), sleep(50 * MS)]]) for _ in range(3)]
+    hogs = [vm([[FOREVER]]), *sleepers, vm([[FOREVER]])]
+    done = run(host(hogs, pcpus=4, horizon_ns=S), bundled("credit"))
+    ran = numbers(done.vcpu["ran_ns"])
+    assert ran[0] > 0.98 * S and ran[4] > 0.98 * S
+
+
+def test_a_pinned_vm_stays_where_it_is_pinned(kernel: object) -> None:
+    tenants = [vm([[FOREVER]], affinity=0b10), vm([[FOREVER]]), vm([[FOREVER]])]
+    done = run(host(tenants, pcpus=2, horizon_ns=S), bundled("credit"))
+    assert done.vcpu["pcpu"][0] == 1
+    assert done.vcpu["migrations"][0] == 0
