@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from hvbench.errors import UserError
+from hvbench.traces.check import require_valid
+from hvbench.traces.format import make_trace, write_trace
 from hvbench.traces.record.builder import Selection
 from hvbench.traces.record.session import Options, record
 
 HERE: Final = Path(__file__).resolve().parent
 LICENCE: Final = "CC0-1.0"
 ATTRIBUTION: Final = "the hvbench project"
+BASE: Final = "base-idle"
 POSTGRES: Final = Path("/usr/lib/postgresql/15/bin")
 
 #: name -> (what it needs, recipe); a recipe gets an empty folder and answers options for the recorder
@@ -90,11 +93,11 @@ def cc_build(folder: Path) -> dict[str, Any]:
 def zstd_compress(folder: Path) -> dict[str, Any]:
     """A batch of compressions: a process per file, two at a time, over files of an installed system."""
     sources = sorted(Path("/usr/lib").rglob("*.so*"), key=lambda path: str(path))
-    chosen = [p for p in sources if p.is_file() and not p.is_symlink() and 1_000_000 < p.stat().st_size < 4_000_000]
-    for number, path in enumerate(chosen[:16]):
+    chosen = [p for p in sources if p.is_file() and not p.is_symlink() and 1_500_000 < p.stat().st_size < 5_000_000]
+    for number, path in enumerate(chosen[:24]):
         shutil.copyfile(path, folder / f"input{number}")
     return {
-        "command": script(folder, "ls input* | xargs -P 2 -n 1 zstd -q -f -9 -T1\n"),
+        "command": script(folder, "ls input* | xargs -P 2 -n 1 zstd -q -f -12 -T1\n"),
         "runs": 2,
         "touch_resolution_ns": 5_000_000,
     }
@@ -264,7 +267,7 @@ ThreadingHTTPServer(("127.0.0.1", 7804), Handler).serve_forever()
 '''
 
 
-@recipe("web-cache", "redis-server", "redis-cli", "wrk", "python3")
+@recipe("web-cache", "redis-server", "redis-cli", "wrk")
 def web_cache(folder: Path) -> dict[str, Any]:
     """A threaded Python web application that asks a Redis cache four times a page; 8 clients of wrk."""
     (folder / "webapp.py").write_text(WEBAPP)
@@ -273,7 +276,7 @@ def web_cache(folder: Path) -> dict[str, Any]:
     text = f"""
 {REDIS} >/dev/null &
 until redis-cli -p 7801 ping >/dev/null 2>&1; do sleep 0.1; done
-python3 webapp.py &
+{sys.executable} webapp.py &
 sleep 1
 exec wrk -t 1 -c 8 -d 600 -s pages.lua http://127.0.0.1:7804/ >/dev/null
 """
@@ -307,58 +310,62 @@ def dbench(folder: Path) -> dict[str, Any]:
 
 
 MEMDB_LOAD: Final = '''
-"""Fills a Redis, then reads and writes it in bursts: a skewed choice of keys, phases of rest."""
-import random, socket, time
+"""Fills a Redis, then has it read and write in bursts: a skewed choice of keys, phases of rest."""
+import os, random, socket, time
 
-draw = random.Random(3)
+draw = random.Random()  # each run has data of its own
+run_id = os.urandom(4).hex()
 link = socket.create_connection(("127.0.0.1", 7801))
-answers = link.makefile("rb", 1 << 20)
-
-
-def run(commands):
-    link.sendall(b"".join(
-        b"*%d\\r\\n" % len(c) + b"".join(b"$%d\\r\\n%s\\r\\n" % (len(w), w) for w in c) for c in commands))
-    for _ in commands:
-        line = answers.readline()
-        if line[:1] == b"$" and int(line[1:]) >= 0:
-            answers.read(int(line[1:]) + 2)
-
-
-def value(key):
-    return b"%012d" % key * draw.randint(20, 200)
-
-
+answers = link.makefile("rb", 1 << 16)
 KEYS = 48000
-for start in range(0, KEYS, 400):
-    run([(b"SET", b"key:%d" % k, value(k)) for k in range(start, start + 400)])
-    time.sleep(0.012)
+FILL = """
+for k = tonumber(ARGV[2]), tonumber(ARGV[3]) do
+  redis.call("SET", "key:" .. k, string.rep(ARGV[1] .. string.format("%010d", k), 20 + k * 7919 % 130))
+end
+"""
+USE = """
+math.randomseed(tonumber(ARGV[2]))
+local found = 0
+for i = 1, tonumber(ARGV[4]) do
+  local k = (tonumber(ARGV[3]) + math.floor(40 * (1 - math.random()) ^ -1.6)) % tonumber(ARGV[5])
+  if math.random() < 0.03 then
+    redis.call("SETRANGE", "key:" .. k, 18 * (i % 20), ARGV[1] .. i)
+  else
+    found = found + #redis.call("GETRANGE", "key:" .. k, 0, 60)
+  end
+end
+return found
+"""
+
+
+def run(script, *words):
+    command = [b"EVAL", script.encode(), b"0", run_id.encode(), *(b"%d" % word for word in words)]
+    link.sendall(b"*%d\\r\\n" % len(command) + b"".join(b"$%d\\r\\n%s\\r\\n" % (len(w), w) for w in command))
+    answers.readline()
+
+
+for start in range(0, KEYS, 4000):
+    run(FILL, start, start + 3999)
+    time.sleep(0.15)
 begin = time.monotonic()
 while True:
     phase = int(time.monotonic() - begin) // 12 % 3
     if phase == 2:
         time.sleep(1.0)
         continue
-    hot = draw.randint(0, 3) * KEYS // 8 if phase else 0
-    commands = []
-    for _ in range(4000):
-        key = (hot + int(draw.paretovariate(0.6) * 40)) % KEYS
-        if draw.random() < 0.1:
-            commands.append((b"SET", b"key:%d" % key, value(key)))
-        else:
-            commands.append((b"STRLEN", b"key:%d" % key) if draw.random() < 0.5 else (b"GETRANGE", b"key:%d" % key, b"0", b"40"))
-    run(commands)
+    run(USE, draw.randrange(1 << 30), draw.randint(0, 3) * KEYS // 8 if phase else 0, 25000, KEYS)
     time.sleep(draw.expovariate(4))
 '''
 
 
-@recipe("memdb", "redis-server", "redis-cli", "python3")
+@recipe("memdb", "redis-server", "redis-cli")
 def memdb(folder: Path) -> dict[str, Any]:
     """A Redis of 80 MB that is filled, then used in bursts with a few hot ranges and phases of rest; 75 s."""
     (folder / "memload.py").write_text(MEMDB_LOAD)
     text = f"""
 {REDIS} >/dev/null &
 until redis-cli -p 7801 ping >/dev/null 2>&1; do sleep 0.1; done
-exec python3 memload.py
+exec {sys.executable} memload.py
 """
     return {
         "command": script(folder, text),
@@ -377,17 +384,17 @@ import ctypes, sys, time
 import numpy as np
 
 mark = ctypes.CDLL(None).prctl
-draw = np.random.default_rng(11)
+draw = np.random.default_rng()  # each run has data of its own
 keep = draw.standard_normal((16, 1 << 16))  # 8 MiB that stay
 for round in range(1000):
     mark(0x68766D62, 1, 0, 0, 0)
-    data = np.fromfile("input.bin", dtype=np.float64)  # 24 MiB through the page cache
+    data = np.fromfile("input.bin", dtype=np.uint32)  # 24 MiB through the page cache
     size = int(draw.integers(2, 9)) << 20
     table = np.zeros(size)  # 16 to 64 MiB, touched as they are used
     for part in range(8):
         piece = slice(part * size // 8, (part + 1) * size // 8)
-        table[piece] = np.sqrt(np.abs(np.resize(data, size // 8))) + part
-        table[piece] *= keep[part].mean()
+        table[piece] = np.sqrt(np.resize(data, size // 8)) + part
+        table[piece] *= draw.random()
     order = np.sort(table[:: int(draw.integers(2, 6))])
     keep[round % 16] = order[: 1 << 16]
     table[: size // 3].cumsum(out=table[: size // 3])
@@ -423,7 +430,27 @@ def missing(needs: tuple[str, ...]) -> list[str]:
     return [name for name in needs if not (shutil.which(name, path=folders) or Path(name).exists())]
 
 
+def record_base_idle(target: Path) -> None:
+    """The memory of a Debian-like guest of 128 MiB that is idle after boot."""
+    from base_image import base_image
+
+    described = " ".join((record_base_idle.__doc__ or "").split())
+    lacking = missing(("qemu-system-x86_64", "busybox", "dpkg"))
+    if lacking:
+        raise UserError(f"{BASE}: not installed: {', '.join(lacking)}")
+    print(f"== {BASE}: {described}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="hvbench-base-", dir="/var/tmp") as folder:
+        meta, columns = base_image(Path(folder), BASE, described)
+    trace = make_trace({**meta, "licence": LICENCE, "attribution": ATTRIBUTION}, columns)
+    require_valid(trace)
+    write_trace(target / f"{BASE}.parquet", trace.meta, trace.columns)
+    print(f"{target / BASE}.parquet: {len(trace)} pages")
+
+
 def run(name: str, target: Path) -> None:
+    if name == BASE:
+        record_base_idle(target)
+        return
     needs, function = RECIPES[name]
     lacking = missing(needs)
     if lacking:
@@ -442,15 +469,15 @@ def run(name: str, target: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", help="traces to record, or `all`: " + ", ".join(RECIPES))
+    parser.add_argument("names", nargs="+", help="traces to record, or `all`: " + ", ".join([*RECIPES, BASE]))
     parser.add_argument("--to", type=Path, default=HERE / "traces", help="folder (default: workloads/traces)")
     given = parser.parse_args()
-    names = list(RECIPES) if given.names == ["all"] else given.names
+    names = [*RECIPES, BASE] if given.names == ["all"] else given.names
     failed = 0
     given.to.mkdir(parents=True, exist_ok=True)
     for name in names:
-        if name not in RECIPES:
-            print(f"no such trace: {name}; there are: {', '.join(RECIPES)}", file=sys.stderr)
+        if name not in RECIPES and name != BASE:
+            print(f"no such trace: {name}; there are: {', '.join([*RECIPES, BASE])}", file=sys.stderr)
             failed += 1
             continue
         try:

@@ -187,6 +187,8 @@ class _Rows:
         with_object = self._is(*ANON_OPS, *FILE_OPS, "content")
         yield from self._range("object", len(self.meta["objects"]), with_object, "object")
         yield from self._range("flow", len(self.meta["flows"]), self._is("send", "recv"), "flow")
+        marks = self._is(*MARK_OPS) & (self.c["flow"] != -1)
+        yield from self._range("flow", len(self.meta["flows"]), marks, "flow")
         yield from self._range("peer", len(self.meta["threads"]), self._is("wake"), "peer")
         flags = self.c["flags"]
         yield from self._list(
@@ -346,19 +348,21 @@ class _Rows:
         """What has to hold along one thread: marks pair up, who unlocks holds the lock, exit is last."""
         thread, peer = self.c["thread"], self.c["peer"]
         interesting = np.flatnonzero(self._is("mark_begin", "mark_end", "lock", "unlock", "exit"))
-        depth: dict[int, int] = {}
+        depth: dict[tuple[int, int], int] = {}
+        flow = self.c["flow"]
         held: dict[int, set[int]] = {}
         exited: dict[int, int] = {}
         threads = self.meta["threads"]
         for row in interesting.tolist():
             index, name = int(thread[row]), self._name(row)
+            mark = (index, int(flow[row]))  # requests on different flows may overlap
             if name == "mark_begin":
-                depth[index] = depth.get(index, 0) + 1
+                depth[mark] = depth.get(mark, 0) + 1
             elif name == "mark_end":
-                if depth.get(index, 0) == 0:
+                if depth.get(mark, 0) == 0:
                     yield Problem(row, f"mark_end of thread {index} without a mark_begin")
                 else:
-                    depth[index] -= 1
+                    depth[mark] -= 1
             elif name == "lock":
                 if int(peer[row]) in held.setdefault(index, set()):
                     yield Problem(row, f"lock: thread {index} holds lock {peer[row]} already")

@@ -161,14 +161,15 @@ def _mark_durations(trace: Trace) -> NDArray[Any]:
     """Recorded ns from each mark_begin to the mark_end that closes it, all threads."""
     c = trace.columns
     op, thread, time = c["op"], c["thread"], c["time_ns"]
-    open_marks: dict[int, list[int]] = {}
+    flow = c["flow"]
+    open_marks: dict[tuple[int, int], list[int]] = {}
     found: list[int] = []
     for row in np.flatnonzero((op == OPS["mark_begin"]) | (op == OPS["mark_end"])).tolist():
-        stack = open_marks.setdefault(int(thread[row]), [])
+        stack = open_marks.setdefault((int(thread[row]), int(flow[row])), [])
         if op[row] == OPS["mark_begin"]:
             stack.append(int(time[row]))
         elif stack:
-            found.append(int(time[row]) - stack.pop(0))  # replies come in the order of their requests
+            found.append(int(time[row]) - stack.pop())
     return np.array(found, dtype=np.int64)
 
 

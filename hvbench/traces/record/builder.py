@@ -251,6 +251,7 @@ class Builder:
                     if before.op == "recv" and before.at["flow"] == row.at["flow"]:
                         before.at["bytes"] += row.at["bytes"]
                         before.at["done"] = row.at["done"]
+                        rows[-1].time = row.at["done"]  # what it computed between the pieces comes after
                         continue
                 last = rows[-1] if rows else None
                 if row.op == "compute" and last is not None and last.op == "compute":
@@ -494,7 +495,11 @@ def _mark_requests(thread: Thread) -> bool:
     inserts: list[tuple[int, int, Row]] = []
     for first, last, flow in pairs:
         inserts.append((first, 1, Row("mark_begin", thread.rows[first].time, {"flow": flow})))
-        inserts.append((last + 1, 0, Row("mark_end", thread.rows[last].time, {"flow": flow})))
+        # a receive's own time is when its thread began to wait for it
+        done = thread.rows[last].at["done"]
+        if last + 1 < len(thread.rows):
+            done = min(done, thread.rows[last + 1].time)
+        inserts.append((last + 1, 0, Row("mark_end", done, {"flow": flow})))
     for position, _, row in sorted(inserts, key=lambda item: item[:2], reverse=True):
         thread.rows.insert(position, row)
     return bool(pairs)

@@ -64,7 +64,7 @@ def _retouch_interval(builder: Builder, process: Process, earlier: ProcessState,
     seen: set[int] = set()
     for thread in process.threads:
         for row in thread.rows:
-            if row.op == "touch" and row.at["space"] is space and start <= row.time < end:
+            if row.op == "touch" and row.at["space"] is space and start <= row.time < end and not _initial(row):
                 seen.update(range(row.at["page"], row.at["page"] + row.at["pages"]))
     chosen: list[tuple[Space | FileObject, int, int, int]] = []
     written = sorted(page for page in changed - seen if page in resident)
@@ -197,4 +197,5 @@ def content_rows(builder: Builder) -> None:
 
 
 def _initial(row: Row) -> bool:
-    return row.op in ("touch", "mtouch") and row.time == 0
+    """One of the rows that bring back what was resident at the start: no use of the page by itself."""
+    return row.op in ("touch", "mtouch") and row.time == 0 and bool(row.at["flags"] & FLAG_SAMPLED)

@@ -28,6 +28,8 @@ from hvbench.traces.record.timeline import FAULT_NS, Timeline
 from hvbench.traces.record.tracefs import Session, find_tracefs
 
 PR_SET_THP_DISABLE: Final = 41
+#: The recording ends when a CPU's buffer is filled so far.
+FULL: Final = 0.95
 
 Say = Callable[[str], None]
 
@@ -228,7 +230,6 @@ def _watch(
 ) -> None:
     """Wait for the end of the command, of the time, or of the buffer; take snapshots on the way."""
     next_snapshot = begin + options.snapshot_s if options.snapshot_s else float("inf")
-    known: set[int] = set()
     while child.poll() is None:
         now = time.monotonic()
         if options.max_seconds and now - begin >= options.max_seconds:
@@ -236,12 +237,12 @@ def _watch(
         if now >= next_snapshot:
             pids = _members(options, child.pid)
             recording.snapshots.append(take_snapshot(pids, True, True))
-            known.update(pids)
             next_snapshot = max(next_snapshot + options.snapshot_s, time.monotonic() + options.snapshot_s / 2)
-        if session.fill() > 0.98:
+        if session.fill() > FULL:
             return
+        session.mark()  # now and then: the last one may find the buffer full
         left = options.max_seconds - (now - begin) if options.max_seconds else 0.2
-        time.sleep(max(0.001, min(0.2, left)))
+        time.sleep(max(0.001, min(0.1, left)))
 
 
 def end_tree(child: subprocess.Popen[bytes]) -> None:

@@ -217,7 +217,6 @@ class Timeline:
                 self._flush(thread, now, everything=True)
             elif not state.startswith("R"):
                 self._settle_fault(thread)
-                self._flush(thread, now)
                 thread.block = Block(now, thread.syscall, thread.arguments, state, faulting)
                 if thread.syscall in syscalls.POLLS:
                     thread.slot = None
@@ -276,6 +275,9 @@ class Timeline:
         if kind == "dropped":
             return
         thread.waited[kind] += took
+        if kind == "disk":
+            return  # the operation that it blocked in, or the touch, is the wait
+        self._flush(thread, block.since)
         if kind == "thread_edge":
             assert waker is not None
             if early is not None and early.position < len(waker.rows):

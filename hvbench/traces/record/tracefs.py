@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -98,14 +99,10 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for name in ("tracing_on", "events/enable"):
-            try:
+            with contextlib.suppress(OSError):
                 self._write(name, "0")
-            except OSError:
-                pass
-        try:
+        with contextlib.suppress(OSError):
             self.path.rmdir()
-        except OSError:
-            pass
 
     def follow(self, pid: int) -> None:
         """Limit events to this process and whatever it starts."""
@@ -124,8 +121,9 @@ class Session:
         self._write("tracing_on", "0")
 
     def mark(self) -> None:
-        """A pair of clocks in the stream, for `ftrace.Clock`."""
-        self._write("trace_marker", f"hvbench clock={time.clock_gettime_ns(time.CLOCK_MONOTONIC)}")
+        """A pair of clocks in the stream, for `ftrace.Clock`; a full buffer takes none."""
+        with contextlib.suppress(OSError):
+            self._write("trace_marker", f"hvbench clock={time.clock_gettime_ns(time.CLOCK_MONOTONIC)}")
 
     def fill(self) -> float:
         """The share of the fullest CPU's buffer that is used."""
