@@ -270,6 +270,25 @@ class Host:
         source="Linux 6.6 EEVDF: base_slice_ns 0.75 ms x (1 + log2 of 8 CPUs)",
         low=1,
     )
+    hypervisor_pages: int = setting(
+        "memory of the hypervisor itself",
+        default=32_768,
+        key="hypervisor_memory",
+        unit="pages",
+        source=f"{OWN}: 128 MiB",
+        low=0,
+    )
+    swap_pages: int = setting(
+        "the hypervisor's swap area; 0 = as large as the configured memory of all VMs",
+        default=0,
+        key="swap",
+        unit="pages",
+        source="ESX: a swap file as large as the VM's memory without reservation",
+        low=0,
+    )
+    large_backing: bool = setting(
+        "whether the hypervisor backs guests by 2 MiB where it can", default=False, source=f"{OWN}: 4 KiB"
+    )
     guest_spin_ns: int = setting(
         "how long a guest's thread spins at a held lock before it waits",
         default=0,

@@ -14,11 +14,12 @@ import attrs
 
 from hvbench.build import CpuSpec, FaultSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec
 from hvbench.build_io import IoSpec, flows_of
+from hvbench.build_memory import NO_COSTS, GuestMemory, MemorySpec, trace_objects
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
 from hvbench.machine import Host
 from hvbench.paths import NATIVE_SWITCH, Step, SwitchConfig, without_emulation
-from hvbench.traces.load import LoadedTrace, Tables, load_tables, load_trace
+from hvbench.traces.load import LoadedTrace, Tables, load_image, load_tables, load_trace
 from hvbench.workload import START_RANDOM_NS, Vm, Workload
 
 LAST_AFFINE_PCPU = 61
@@ -189,6 +190,54 @@ def io_spec(
 def native_io(host: Host, path: tuple[Step, ...]) -> IoSpec:
     """Storage and network of an *alone* run: the same medium, no emulation."""
     return io_spec(host, without_emulation(path), NATIVE_SWITCH, TechniqueCosts(), HostCosts())
+
+
+def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> MemorySpec:
+    """The memory side of a host that runs `groups` of a plan."""
+    host = plan.workload.host
+    wanted = sorted(v for g in groups for v in g.vms)
+    position = {vm: i for i, vm in enumerate(wanted)}
+    guests = []
+    for index in wanted:
+        vm = plan.workload.vms[index]
+        guests.append(
+            GuestMemory(
+                pages=vm.spec.memory_pages,
+                replacement=vm.spec.guest.replacement,
+                swap_pages=vm.spec.guest.swap_pages,
+                balloon=vm.spec.guest.balloon,
+                reservation_pages=vm.spec.reservation_pages,
+                image=load_image(vm.image_path) if vm.image_path else None,
+            )
+        )
+    return MemorySpec(
+        frames=host.memory_pages,
+        vms=tuple(guests),
+        objects=tuple(
+            trace_objects(
+                [x.meta for x in g.trace.objects], [position[g.tier_vm[x.tier]] for x in g.trace.objects]
+            )
+            for g in groups
+        ),
+        hypervisor_pages=host.hypervisor_pages + place.host_os_pages,
+        reserve_pages=int(host.memory_pages * host.reserve_share),
+        host_swap_pages=host.swap_pages or sum(g.pages for g in guests),
+        large_backing=host.large_backing,
+    )
+
+
+def native_memory(plan: Plan, group: GroupPlan) -> MemorySpec:
+    """The memory of an *alone* run: as much as the VM is configured with, and nobody between."""
+    made = memory_spec(plan, (group,), HostCosts())
+    return attrs.evolve(
+        made,
+        frames=2 * sum(g.pages for g in made.vms) + 1024,
+        hypervisor_pages=0,
+        reserve_pages=0,
+        vm_overhead_pages=0,
+        overhead_ppm=0,
+        costs=NO_COSTS,
+    )
 
 
 def native_cpu(host: Host, vcpus: int) -> CpuSpec:

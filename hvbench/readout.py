@@ -103,3 +103,41 @@ def vm_io_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "network_bytes_per_s": int(row["net_rx_bytes"]) / seconds,
         "network_frames_dropped": int(row["frames_dropped"]),
     }
+
+
+_PAGE_COUNTS = (
+    "host_swap_in_pages",
+    "host_swap_out_pages",
+    "guest_swap_in_pages",
+    "guest_swap_out_pages",
+    "double_paging_pages",
+    "disk_reads_avoided",
+    "cow_breaks",
+    "oom_kills",
+    "host_faults",
+)
+
+
+def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
+    """The memory side of a cell."""
+    table = memory.tables["vmem"]
+    span = max(1, measured_ns(memory))
+    return {
+        **{name: int(table[name].sum()) for name in _PAGE_COUNTS},
+        "ballooned_pages_avg": float(table["ballooned_page_ns"].sum()) / span,
+        "shared_pages_avg": float(table["shared_page_ns"].sum()) / span,
+        "resident_pages_avg": float(table["resident_page_ns"].sum()) / span,
+    }
+
+
+def vm_memory_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
+    """The memory side of one VM."""
+    row = memory.tables["vmem"][vm]
+    span = max(1, measured_ns(memory))
+    return {
+        **{name: int(row[name]) for name in _PAGE_COUNTS},
+        "ballooned_pages_avg": float(row["ballooned_page_ns"]) / span,
+        "shared_pages_avg": float(row["shared_page_ns"]) / span,
+        "resident_pages_avg": float(row["resident_page_ns"]) / span,
+        "host_fault_stall_ns": int(row["stalled_ns"]),
+    }

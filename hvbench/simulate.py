@@ -16,6 +16,7 @@ from hvbench import jit, readout
 from hvbench.binding import BindError, Chosen, Loop, bind
 from hvbench.build import HostSpec, build
 from hvbench.build_io import refusal, storage_path, switch_config
+from hvbench.build_memory import refusal as memory_refusal
 from hvbench.cell import Cell, CellResult, Choice, StopFlag, Stopped
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
@@ -24,13 +25,14 @@ from hvbench.kernel.guards import (
     E_DEADLOCK,
     E_NO_TIME_IN_TRACE,
     E_RAISED,
+    E_REFUSED,
     E_STANDS_STILL,
     E_STARVED,
     LEGAL,
 )
 from hvbench.kernel.loop import FINISHED, STOPPED
 from hvbench.paths import Step, SwitchConfig, without_emulation
-from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, io_spec, native_cpu, native_io, plan_for
+from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, io_spec, memory_spec, native_cpu, native_io, native_memory, plan_for
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 
@@ -61,6 +63,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         hosted=place.hosted,
         faults=fault_specs(cell.workload),
         io=io_spec(cell.workload.host, path, switch, technique, place),
+        memory=memory_spec(plan, plan.groups, place),
     )
     refused = refusal(spec)
     if refused:
@@ -72,6 +75,9 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
     except BindError as error:
         return CellResult("failed", str(error), wall_s=time.perf_counter() - started)
     _, broken = run(memory, stop)
+    if int(memory.header["error"][0]) == E_REFUSED:
+        reason = memory_refusal(memory, [vm.name for vm in cell.workload.vms])
+        return finish(CellResult("refused", reason), memory, started)
     if broken is not None:
         status, reason = broken
         return finish(CellResult(status, reason), memory, started)
@@ -256,7 +262,7 @@ def alone_spec(
     vcpus = sum(plan.workload.vms[v].spec.vcpus for v in group.vms)
     host = plan.workload.host
     spec = host_spec(plan, native_cpu(host, vcpus), (group,), horizon_ns, warmup_ns)
-    return attrs.evolve(spec, io=native_io(host, path))
+    return attrs.evolve(spec, io=native_io(host, path), memory=native_memory(plan, group))
 
 
 # metrics -------------------------------------------------------------------------------------------------
@@ -287,6 +293,7 @@ def vm_metrics(
                 "slowdown": alone[vm] / here if here > 0 else float("inf"),
                 **readout.vm_cpu_metrics(memory, vm),
                 **readout.vm_io_metrics(memory, vm),
+                **readout.vm_memory_metrics(memory, vm),
             }
     return [rows[vm] for vm in sorted(rows)]
 
@@ -301,12 +308,13 @@ def open_metrics(plan: Plan, memory: HostMemory, vm: int) -> dict[str, float | i
         "backlog_growth_ns": int(row["backlog_ns"] - row["backlog_warm_ns"]),
         **readout.vm_cpu_metrics(memory, vm),
         **readout.vm_io_metrics(memory, vm),
+        **readout.vm_memory_metrics(memory, vm),
     }
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:
     """Cell-wide metrics under open-loop replay; a VM whose backlog grows by 5 % of the time is overloaded."""
-    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory)}
+    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory), **readout.memory_metrics(memory)}
     result.metrics["backlog_ns"] = sum(int(row["backlog_ns"]) for row in result.vms)
     bound = readout.measured_ns(memory) * OVERLOAD_SHARE
     late = [str(row["name"]) for row in result.vms if float(row["backlog_growth_ns"]) > bound]
@@ -319,7 +327,7 @@ def summarise(result: CellResult, memory: HostMemory) -> None:
     """Cell-wide metrics, and whether some VM made no progress at all."""
     slowdowns = np.array([float(row["slowdown"]) for row in result.vms])
     stalled = [str(row["name"]) for row in result.vms if row["progress_per_s"] == 0]
-    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory)}
+    result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory), **readout.memory_metrics(memory)}
     if stalled:
         result.status = "stalled"
         result.reason = f"no progress in the measured time: {', '.join(stalled)}"

@@ -31,7 +31,7 @@
     image = "base-idle"               # the base image it starts from; "" = none
     start = "random"                  # offset into the trace: drawn from the seed, or a duration
     [vm.guest]
-    replacement = "lru"               # "lru", "clock" or "fifo"
+    replacement = "linux"             # "linux" (two lists), "lru", "clock" or "fifo"
     swap = "256MiB"
 
     [[fault]]                         # what fails, and when
@@ -76,9 +76,9 @@ class Guest:
 
     replacement: str = setting(
         "which page the guest's kernel gives up first",
-        default="lru",
-        legal=("lru", "clock", "fifo"),
-        source="two-list LRU, as in Linux",
+        default="linux",
+        legal=("linux", "lru", "clock", "fifo"),
+        source="linux: active and inactive lists, as in Linux's mm/vmscan.c; the others for parity with cache simulators",
     )
     swap_pages: int = setting(
         "swap space on the VM's virtual disk", default=65_536, key="swap", unit="pages", source=OWN, low=0

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvbench.build_io import flow_ends, flow_operand
+from hvbench.build_memory import BaseImage, base_image
 from hvbench.state import schema
-from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, read_trace
+from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, TraceError, read_trace
 
 _A_USER = ("compute",)
 _A_PAGE = ("alloc", "free", "exit", "touch", "mtouch", "fread", "fwrite", "fsync", "content", "blk_read", "blk_write")
@@ -35,6 +36,14 @@ class LoadedThread:
     """Outside threads: the tier that they talk to."""
 
 
+@attrs.frozen
+class LoadedObject:
+    """An object of a trace as one tier sees it: its metadata, and the tier whose VM has it."""
+
+    meta: dict[str, Any]
+    tier: str
+
+
 @attrs.frozen(eq=False)
 class LoadedTrace:
     """A trace as the kernel takes it: `ops` and `privileged` rows, threads, metadata."""
@@ -45,6 +54,7 @@ class LoadedTrace:
     ops: NDArray[Any]
     privileged: NDArray[Any]
     threads: tuple[LoadedThread, ...]
+    objects: tuple[LoadedObject, ...]
     locks: int
     counts_requests: bool
 
@@ -61,7 +71,7 @@ def convert(trace: Trace) -> LoadedTrace:
     ops = schema.TABLES["op"].layout.zeros(max(1, len(codes)))[: len(codes)]
     ops["op"] = codes
     ops["flags"] = c["flags"]
-    ops["x"] = c["object"]
+    ops["x"], objects = _objects_by_tier(trace)
 
     def where(names: tuple[str, ...]) -> NDArray[Any]:
         return np.isin(codes, [OPS[n] for n in names])
@@ -98,9 +108,32 @@ def convert(trace: Trace) -> LoadedTrace:
         ops=ops,
         privileged=privileged,
         threads=_threads(trace),
+        objects=objects,
         locks=locks,
         counts_requests=_counts_requests(trace),
     )
+
+
+def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ...]]:
+    """The column of objects, and the objects, such that each belongs to one tier.
+
+    Tiers are different VMs: a file that two of them read (the C library) is two objects, one in each VM's page cache.
+    """
+    listed = trace.meta.get("objects", [])
+    threads = trace.meta["threads"]
+    tiers = sorted({str(t.get("tier", "")) for t in threads if t.get("role") != "outside"})
+    column = trace.columns["object"]
+    if len(tiers) <= 1:
+        tier = tiers[0] if tiers else ""
+        return column.astype(np.int32), tuple(LoadedObject(x, tier) for x in listed)
+    number = {tier: i for i, tier in enumerate(tiers)}
+    tier_of_thread = np.array([number.get(str(t.get("tier", "")), 0) for t in threads])
+    used = column >= 0
+    pairs = column[used].astype(np.int64) * len(tiers) + tier_of_thread[trace.columns["thread"][used]]
+    distinct, index = np.unique(pairs, return_inverse=True)
+    made = np.full(len(column), -1, np.int32)
+    made[used] = index.reshape(-1)
+    return made, tuple(LoadedObject(listed[int(p) // len(tiers)], tiers[int(p) % len(tiers)]) for p in distinct)
 
 
 def _counts_requests(trace: Trace) -> bool:
@@ -226,6 +259,19 @@ def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
         made[at : at + len(part)] = part
         at += len(part)
     return made
+
+
+@lru_cache(maxsize=16)
+def _image(path: Path, mtime_ns: int) -> BaseImage:
+    trace = read_trace(path)
+    if not trace.is_base_image:
+        raise TraceError(f"{path}: not a base image; record one, or write image = \"\"")
+    return base_image(trace.meta, trace.columns)
+
+
+def load_image(path: Path) -> BaseImage:
+    """A base image; remembered until the file changes. Raises TraceError."""
+    return _image(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 def load_tables(paths: tuple[Path, ...], replay: str = "closed") -> Tables:
