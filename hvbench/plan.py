@@ -39,6 +39,11 @@ class GroupPlan:
     tier_vm: dict[str, int]
     start_ns: int
 
+    def counts_requests(self, vm: int) -> bool:
+        """Whether a VM's progress is counted in requests: those of its outside clients; else in recorded compute."""
+        served = {self.tier_vm.get(t.serves, self.vms[0]) for t in self.trace.threads if t.outside}
+        return self.trace.counts_requests and vm in served
+
 
 @attrs.frozen(eq=False)
 class Plan:

@@ -248,7 +248,7 @@ def alone_rates(
     if error is not None:
         raise UserError(f"trace {group.trace.name} cannot be replayed alone: {error[1]}")
     rates = {
-        vm: readout.progress(memory, i, group.trace.counts_requests) for i, vm in enumerate(sorted(group.vms))
+        vm: readout.progress(memory, i, group.counts_requests(vm)) for i, vm in enumerate(sorted(group.vms))
     }
     with _alone_lock:
         _alone[key] = rates
@@ -284,7 +284,7 @@ def vm_metrics(
                     f"{plan.workload.path}: VM {plan.workload.vms[vm].name} completes nothing even alone between "
                     f"{cell.warmup_ns / 1e9:g} s and {cell.horizon_ns / 1e9:g} s; make horizon longer, or start earlier"
                 )
-            here = readout.progress(memory, vm, group.trace.counts_requests)
+            here = readout.progress(memory, vm, group.counts_requests(vm))
             rows[vm] = {
                 "name": plan.workload.vms[vm].name,
                 "trace": group.trace.name,
