@@ -85,7 +85,7 @@ def _inner_compiler() -> Any:
     from numba.core.compiler_machinery import register_pass
     from numba.core.typed_passes import NativeLowering
 
-    class InnerLibrary(JITCodeLibrary):  # type: ignore[misc]
+    class InnerLibrary(JITCodeLibrary):
         def finalize(self) -> None:
             self._raise_if_finalized()
             self._finalized = True
@@ -116,7 +116,7 @@ def _inner_compiler() -> Any:
             return self._shared_module
 
     @register_pass(mutates_CFG=True, analysis_only=False)
-    class KeepModule(NativeLowering):  # type: ignore[misc]
+    class KeepModule(NativeLowering):
         _name = "hvbench_keep_module"
 
         def run_pass(self, state: Any) -> bool:
@@ -124,14 +124,14 @@ def _inner_compiler() -> Any:
             state.flags.no_compile = True
             super().run_pass(state)
             lowered = state["cr"]
-            # stands for a function without an address; Numba insists on a built-in one, and each is equal to itself only
+            # stands for a function without an address: Numba wants a built-in one, and each equals only itself
             unique: list[Any] = []
             key = unique.append
             state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
             state["cr"] = lowered._replace(cfunc=key)
             return True
 
-    class InnerCompiler(CompilerBase):  # type: ignore[misc]
+    class InnerCompiler(CompilerBase):
         def define_pipelines(self) -> list[Any]:
             builder = DefaultPassBuilder.define_nopython_pipeline(self.state)
             builder.passes = [
