@@ -61,7 +61,7 @@ def activate() -> None:
 
     from hvbench.state import native
 
-    options = {"pipeline_class": _inner_compiler(), "no_cfunc_wrapper": True}
+    options: Any = {"pipeline_class": _inner_compiler(), "no_cfunc_wrapper": True}
     for function in _MARKED:
         if id(function) not in _active:
             _active.add(id(function))
