@@ -61,14 +61,87 @@ def activate() -> None:
 
     from hvbench.state import native
 
+    options: Any = {"pipeline_class": _inner_compiler(), "no_cfunc_wrapper": True}
     for function in _MARKED:
         if id(function) not in _active:
             _active.add(id(function))
-            register_jitable(function)
+            register_jitable(**options)(function)
     for function, name in _DUALS:
         if id(function) not in _active:
             _active.add(id(function))
-            overload(function)(_forwarder(function, getattr(native, name)))
+            overload(function, jit_options=options)(_forwarder(function, getattr(native, name)))
+
+
+@functools.lru_cache(maxsize=1)
+def _inner_compiler() -> Any:
+    """A compiler for functions that are only ever part of an entry point.
+
+    Numba optimizes each function on its own, with all that it calls linked in, and makes machine code of it: with
+    a deep tree of calls the same code is optimized again and again. Nobody calls a marked function from outside,
+    so its module is kept as it is; that of an entry point links them all and is optimized once.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import CompilerBase, DefaultPassBuilder
+    from numba.core.compiler_machinery import register_pass
+    from numba.core.typed_passes import NativeLowering
+
+    class InnerLibrary(JITCodeLibrary):
+        def finalize(self) -> None:
+            self._raise_if_finalized()
+            self._finalized = True
+
+        def own_module(self) -> Any:
+            """This function alone, so that it can be linked several times."""
+            module = self._final_module.clone()
+            for function in module.functions:
+                if not function.is_declaration and function.linkage.name == "external":
+                    function.linkage = "linkonce_odr"
+            return module
+
+        def _get_module_for_linking(self) -> Any:
+            if self._shared_module is None:
+                made = self.own_module()
+                seen, left = {id(self)}, list(self._linking_libraries)
+                while left:
+                    library = left.pop()
+                    if id(library) in seen:
+                        continue
+                    seen.add(id(library))
+                    if isinstance(library, InnerLibrary):
+                        made.link_in(library.own_module())
+                        left.extend(library._linking_libraries)
+                    else:
+                        made.link_in(library._get_module_for_linking(), preserve=True)
+                self._shared_module = made
+            return self._shared_module
+
+    @register_pass(mutates_CFG=True, analysis_only=False)
+    class KeepModule(NativeLowering):
+        _name = "hvbench_keep_module"
+
+        def run_pass(self, state: Any) -> bool:
+            state.library = InnerLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+            state.flags.no_compile = True
+            super().run_pass(state)
+            lowered = state["cr"]
+            # stands for a function without an address: Numba wants a built-in one, and each equals only itself
+            unique: list[Any] = []
+            key = unique.append
+            state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
+            state["cr"] = lowered._replace(cfunc=key)
+            return True
+
+    class InnerCompiler(CompilerBase):
+        def define_pipelines(self) -> list[Any]:
+            builder = DefaultPassBuilder.define_nopython_pipeline(self.state)
+            builder.passes = [
+                (KeepModule if made is NativeLowering else made, why) for made, why in builder.passes
+            ]
+            builder._finalized = False
+            builder.finalize()
+            return [builder]
+
+    return InnerCompiler
 
 
 def _forwarder(function: Callable[..., Any], intrinsic: Any) -> Callable[..., Any]:

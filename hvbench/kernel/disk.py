@@ -1,8 +1,8 @@
 """How long a medium takes for a request, and what a filer's or an array's cache holds.
 
 Moving parts: the seek grows with the square root of the distance (C. Ruemmler, J. Wilkes, "An introduction to disk drive
-modeling", IEEE Computer 27(3), 1994), so that the mean over random pairs, whose distance is a third of the capacity, is the
-data sheet's average. The rotation that a request waits for follows from where the platter stands when the heads arrive. A
+modeling", IEEE Computer 27(3), 1994), scaled so that its mean over random pairs of places is the data sheet's average
+(the mean of the square root of a random distance is 8/15). The rotation that a request waits for follows from where the platter stands when the heads arrive. A
 request that begins where the one before it ended is served from the drive's read-ahead buffer: no positioning.
 """
 
@@ -41,7 +41,7 @@ def positioning_ns(host: Any, st: int, page: int, start_ns: int) -> int:
     distance = page - s.head_page
     if distance < 0:
         distance = -distance
-    seek = s.track_seek_ns + int((s.seek_ns - s.track_seek_ns) * math.sqrt(3.0 * distance / s.pages))
+    seek = s.track_seek_ns + int((s.seek_ns - s.track_seek_ns) * 1.875 * math.sqrt(distance / s.pages))
     if s.rotation_ns == 0:
         return seek
     angle_ns = (page * PAGE_BYTES * s.ps_per_byte // 1000) % s.rotation_ns

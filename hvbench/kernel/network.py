@@ -65,7 +65,7 @@ def begin_send(host: Any, t: int, v: int, h: int) -> int:
         # within a VM: no frame, no switch; its CPU time is part of what was recorded
         x.accepted += size
         x.available += size
-        if x.vm >= 0 and host.now > host.warmup_ns:
+        if x.vm >= 0 and host.now >= host.warmup_ns:
             host.vm_io[x.vm].local_bytes += size
         feed_receivers(host, h)
         return DONE
@@ -140,7 +140,7 @@ def receive_timeout(host: Any, t: int) -> None:
     if after < 0:
         x.recv_last = before
     th.need_bytes = 0
-    if x.vm >= 0 and host.now > host.warmup_ns:
+    if x.vm >= 0 and host.now >= host.warmup_ns:
         host.vm_io[x.vm].receive_timeouts += 1
 
 
@@ -171,11 +171,13 @@ def link_event(host: Any, number: int) -> None:
         if fr.kind == FRAME_ACK:
             h = fr.half
             payload = fr.payload
+            seq = fr.seq
             sent_ns = fr.sent_ns
+            again = fr.again
             current = fr.generation == host.half[h].generation
             free_frame(host, f)
             if current:
-                acknowledged(host, h, payload, sent_ns)
+                acknowledged(host, h, payload, seq, sent_ns, again)
         elif fr.kind == FRAME_STORAGE:
             storage_arrived(host, f)
         elif link & 1 == 0 or fr.kind != FRAME_DATA:

@@ -2,15 +2,15 @@
 
 Each direction of a flow is a *half*. TCP here is minimal: bytes are delivered in order, each frame is acknowledged for
 itself (as with selective acknowledgement), the window is the smaller of the congestion window and a fixed one, and what
-was lost is sent again after a round trip if later frames are on their way (duplicate acknowledgements), else after
-the time-out. Congestion window: RFC 5681 (slow start, congestion avoidance, halved at most once a window),
+was lost is sent again when a frame that was sent later is acknowledged (RFC 8985, which follows from duplicate
+acknowledgements), that is after a round trip, else after the time-out. Congestion window: RFC 5681 (slow start, congestion avoidance, halved at most once a window),
 initial window of 10 segments: RFC 6928. Round-trip time: RFC 6298, without frames that were sent again.
 
 Nothing here sends: a half that may be able to is put into a list (`want_pump`) that
 `hvbench.kernel.tcp.pump_all` empties, so that no function calls itself.
 
-Simplification: the guest's protocol processing is done when a frame arrives and is charged to a vCPU, which
-pays when it runs; it does not wait for the vCPU.
+Simplification: the guest's protocol processing is done when a frame arrives and is charged to a vCPU, which an
+interrupt wakes if it is halted, and which pays when it runs; the acknowledgement does not wait for that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.cpu import charge
+from hvbench.kernel.cpu import charge, wake
 from hvbench.kernel.events import K_DEVICE, K_THREAD, arm, disarm
 from hvbench.kernel.frames import (
     count_delivered,
@@ -29,6 +29,7 @@ from hvbench.kernel.frames import (
     wire_put,
 )
 from hvbench.kernel.threads import end_wait
+from hvbench.state.records import BLOCKED
 from hvbench.state.records_io import (
     F_HELD,
     F_LOST,
@@ -48,9 +49,12 @@ DATAGRAMS_OUT = 64
 
 @jit
 def charge_vm(host: Any, vm: int, v: int, cost_ns: int) -> None:
-    """Charge a VM's vCPU: `v`, or its first where that is not known."""
+    """Charge a VM's vCPU: `v`, or its first where that is not known. A halted one wakes up to pay."""
     if cost_ns > 0 and vm >= 0:
-        charge(host, v if v >= 0 else host.vm[vm].first_vcpu, cost_ns)
+        target = v if v >= 0 else host.vm[vm].first_vcpu
+        charge(host, target, cost_ns)
+        if host.vcpu[target].state == BLOCKED:
+            wake(host, target)
 
 
 @jit
@@ -115,7 +119,7 @@ def arrive(host: Any, f: int) -> None:
     count_delivered(host, f)
     if x.target >= 0:
         charge_vm(host, x.target, x.target_vcpu, host.io[0].net_interrupt_ns + host.io[0].interrupt_ns)
-        if host.now > host.warmup_ns:
+        if host.now >= host.warmup_ns:
             m = host.vm_io[x.target]
             m.net_rx_bytes += payload
             m.net_rx_frames += 1
@@ -125,7 +129,9 @@ def arrive(host: Any, f: int) -> None:
         free_frame(host, f)
         feed_receivers(host, h)
         return
-    sent_ns = fr.sent_ns if fr.again == 0 else -1
+    sent_ns = fr.sent_ns
+    seq = fr.seq
+    again = fr.again
     if fr.seq == x.expected:
         x.expected += payload
         x.available += payload
@@ -142,7 +148,7 @@ def arrive(host: Any, f: int) -> None:
         feed_receivers(host, h)
     else:
         hold_frame(host, h, f)
-    acknowledge(host, h, payload, sent_ns)
+    acknowledge(host, h, payload, seq, sent_ns, again)
 
 
 @jit
@@ -168,26 +174,28 @@ def hold_frame(host: Any, h: int, f: int) -> None:
 
 
 @jit
-def acknowledge(host: Any, h: int, payload: int, sent_ns: int) -> None:
+def acknowledge(host: Any, h: int, payload: int, seq: int, sent_ns: int, again: int) -> None:
     """Tell the sender that a frame has arrived: at once within the host, after the wire's latency from outside.
 
     An acknowledgement is charged like a small frame, but neither queues nor is it lost: those of a window replace each other.
     """
     x = host.half[h]
     if x.uplink < 0:
-        acknowledged(host, h, payload, sent_ns)
+        acknowledged(host, h, payload, seq, sent_ns, again)
         return
     f = new_frame(host, FRAME_ACK, h, payload)
     if f < 0:
         return
     fr = host.frame[f]
+    fr.seq = seq
     fr.sent_ns = sent_ns
+    fr.again = again
     transmitting = host.port[x.uplink].link
     wire_put(host, transmitting + 1 if x.target < 0 else transmitting, f)
 
 
 @jit
-def acknowledged(host: Any, h: int, payload: int, sent_ns: int) -> None:
+def acknowledged(host: Any, h: int, payload: int, seq: int, sent_ns: int, again: int) -> None:
     """An acknowledgement reaches the sender: its window opens."""
     x = host.half[h]
     io = host.io[0]
@@ -198,7 +206,7 @@ def acknowledged(host: Any, h: int, payload: int, sent_ns: int) -> None:
         thread = host.vm_io[x.source].net_thread
         if thread >= 0:
             charge(host, thread, io.net_ack_ns)
-    if sent_ns >= 0:
+    if again == 0:
         sample = max(1, host.now - sent_ns)
         x.rtt_ns = sample if x.rtt_ns == 0 else (7 * x.rtt_ns + sample) // 8
     if x.congestion_bytes < x.threshold_bytes:
@@ -206,6 +214,10 @@ def acknowledged(host: Any, h: int, payload: int, sent_ns: int) -> None:
     else:
         x.congestion_bytes += max(1, io.mss_bytes * payload // x.congestion_bytes)
     x.congestion_bytes = min(x.congestion_bytes, max(io.window_bytes, 2 * io.mss_bytes))
+    if x.lost_first >= 0:
+        lost = host.frame[x.lost_first]
+        if lost.sent_ns < sent_ns or (lost.sent_ns == sent_ns and lost.seq < seq):
+            set_retransmission(host, h, host.now)
     feed_senders(host, h)
     if x.unsent > 0:
         want_pump(host, h)
@@ -266,7 +278,7 @@ def drop(host: Any, f: int) -> None:
         vm = host.half[fr.half].vm
     elif fr.kind == FRAME_STORAGE:
         vm = host.request[fr.request].vm
-    if vm >= 0 and host.now > host.warmup_ns:
+    if vm >= 0 and host.now >= host.warmup_ns:
         host.vm_io[vm].frames_dropped += 1
     if fr.kind == FRAME_STORAGE:
         q = host.request[fr.request]
@@ -287,7 +299,7 @@ def drop(host: Any, f: int) -> None:
 
 @jit
 def lose(host: Any, f: int) -> None:
-    """A TCP frame of the current pass is lost: cut the window, keep it to be sent again."""
+    """A TCP frame of the current pass is lost: keep it to be sent again once that is known."""
     io = host.io[0]
     fr = host.frame[f]
     h = fr.half
@@ -302,13 +314,7 @@ def lose(host: Any, f: int) -> None:
     x.lost_last = f
     x.flight -= fr.payload
     x.lost_bytes += fr.payload
-    if fr.sent_ns > x.window_cut_ns:
-        x.window_cut_ns = host.now
-        x.threshold_bytes = max(2 * io.mss_bytes, (x.flight + x.lost_bytes) // 2)
-        x.congestion_bytes = x.threshold_bytes
-    later = x.flight > 0 and x.next_seq > fr.seq + fr.payload
-    wait = x.rtt_ns if later and x.rtt_ns > 0 else io.timeout_ns
-    set_retransmission(host, h, host.now + max(1, wait))
+    set_retransmission(host, h, host.now + max(io.timeout_ns, 2 * x.rtt_ns))
 
 
 @jit

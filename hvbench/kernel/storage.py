@@ -180,7 +180,7 @@ def complete(host: Any, r: int) -> None:
     m.in_flight -= 1
     io.completed += 1
     io.pages_completed += q.pages
-    if host.now > host.warmup_ns:
+    if host.now >= host.warmup_ns:
         latency = host.now - q.submitted_ns
         m.disk_wait_ns += latency
         if q.write:

@@ -12,7 +12,6 @@ from hvbench.kernel.sockets import (
     FRAMES_OUT,
     charge_vm,
     drop,
-    set_retransmission,
 )
 from hvbench.kernel.switch import forward, frame_cost_ns
 from hvbench.kernel.work import submit
@@ -41,7 +40,7 @@ def transmit(host: Any, f: int) -> None:
         return
     charge_vm(host, x.source, x.source_vcpu, io.net_kick_ns + io.exit_ns)
     m = host.vm_io[x.source]
-    if host.now > host.warmup_ns:
+    if host.now >= host.warmup_ns:
         m.net_tx_bytes += fr.payload
         m.net_tx_frames += 1
     cost = frame_cost_ns(host, f)
@@ -74,9 +73,6 @@ def pump(host: Any, h: int) -> None:
         x.unsent -= chunk
         x.flight += chunk
         x.frames_out += 1
-        if x.lost_bytes > 0 and x.rtt_ns > 0:
-            # this frame's acknowledgement will tell of the loss
-            set_retransmission(host, h, host.now + x.rtt_ns)
         transmit(host, f)
 
 
@@ -113,11 +109,15 @@ def send_datagram(host: Any, h: int, size: int) -> None:
 
 @jit
 def send_again(host: Any, h: int) -> None:
-    """The retransmission timer: all that is known to be lost goes out again."""
+    """A loss is known, or the time-out is over: cut the window, once a window, and send all again that was lost."""
     x = host.half[h]
     io = host.io[0]
     x.timer_ns = 0
     f = x.lost_first
+    if f >= 0 and host.frame[f].sent_ns > x.window_cut_ns:
+        x.window_cut_ns = host.now
+        x.threshold_bytes = max(2 * io.mss_bytes, (x.flight + x.lost_bytes) // 2)
+        x.congestion_bytes = x.threshold_bytes
     x.lost_first = -1
     x.lost_last = -1
     while f >= 0:
@@ -130,7 +130,7 @@ def send_again(host: Any, h: int) -> None:
         x.retransmissions += 1
         io.frames_sent += 1
         io.bytes_sent += fr.payload
-        if x.vm >= 0 and host.now > host.warmup_ns:
+        if x.vm >= 0 and host.now >= host.warmup_ns:
             host.vm_io[x.vm].retransmissions += 1
         transmit(host, f)
         f = after

@@ -129,7 +129,7 @@ class Station:
     track_seek_ns: int = col("shortest seek, ns")
     rotation_ns: int = col("one revolution, ns")
     pages: int = col("capacity in pages", default=1)
-    head_page: int = col("page after the one accessed last", default=-1)
+    head_page: int = col("page after the one accessed last")
     cache_first: int = col("first line of its cache", default=-1)
     cache_sets: int = col("sets of its cache, 8 lines each; 0 for none")
     cache_hits: int = col("pages read that were in the cache, since the beginning")

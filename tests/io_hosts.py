@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,8 @@ def module_of(axis: str, **hooks: Any) -> types.ModuleType:
     module = types.ModuleType(f"test_{axis}")
     module.__file__ = __file__
     for name, function in hooks.items():
-        setattr(module, name, hookimpl(function) if name.startswith(("blk_", "net_", "sched_")) else function)
+        is_hook = name.startswith(("blk_", "net_", "sched_", "hvbench_"))
+        setattr(module, name, hookimpl(function) if is_hook else function)
     return module
 
 
@@ -120,7 +121,7 @@ def chosen(slot: int, name: str, module: Any, **params: Any) -> Chosen:
 
 def plugin(axis: str, name: str) -> types.ModuleType:
     """A bundled policy's module, from this tree."""
-    path = Path(__file__).parents[2] / "plugins" / axis / f"{name}.py"
+    path = Path(__file__).parents[1] / "plugins" / axis / f"{name}.py"
     full = f"tested_{axis}_{name}"
     if full not in sys.modules:
         spec = importlib.util.spec_from_file_location(full, path)
@@ -131,16 +132,24 @@ def plugin(axis: str, name: str) -> types.ModuleType:
 
 
 def run(
-    spec: HostSpec, policies: Sequence[Chosen] = (), *, interpreted: bool = True, check: bool = True
+    spec: HostSpec,
+    policies: Sequence[Chosen] = (),
+    *,
+    interpreted: bool = True,
+    check: bool = True,
+    step: int = 50,
+    watch: Callable[[HostMemory], None] | None = None,
 ) -> HostMemory:
-    """Run a host to its end; the memory is left to be looked at."""
+    """Run a host to its end, looking at the laws every `step` events; the memory is left to be looked at."""
     memory = build(spec)
     bind(memory, list(policies), interpreted=interpreted)
     loop = Loop(memory, interpreted)
     loop.boot()
-    while loop.run(1000) == 0:
+    while loop.run(step) == 0:
         if check:
             conserved(memory)
+        if watch is not None:
+            watch(memory)
     error = int(memory.header["error"][0])
     assert error == 0, f"{error}: legal is {LEGAL.get(error)}, answer {memory.header['error_answer'][0]}"
     if check:
