@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -125,11 +126,12 @@ def boot(folder: Path, number: int, kernel: Path, files: dict[str, bytes]) -> tu
     flags = folder / f"kpageflags{number}"
     memory, console = Path(f"/dev/shm/hvbench-base-{os.getpid()}"), folder / f"console{number}"
     guest = subprocess.Popen(
-        ["qemu-system-x86_64", "-accel", "tcg", "-m", str(GUEST_BYTES >> 20), "-smp", "1", "-nodefaults"]
-        + ["-nographic", "-no-reboot", "-serial", f"file:{console}", "-serial", f"file:{flags}"]
-        + ["-kernel", str(kernel), "-initrd", str(initrd)]
-        + ["-append", "console=ttyS0 panic=-1 quiet", "-machine", "pc,memory-backend=m0"]
-        + ["-object", f"memory-backend-file,id=m0,size={GUEST_BYTES},mem-path={memory},share=on"],
+        shlex.split(
+            f"qemu-system-x86_64 -accel tcg -m {GUEST_BYTES >> 20} -smp 1 -nodefaults -nographic -no-reboot "
+            f"-serial file:{console} -serial file:{flags} -kernel {kernel} -initrd {initrd} "
+            "-append 'console=ttyS0 panic=-1 quiet' -machine pc,memory-backend=m0 "
+            f"-object memory-backend-file,id=m0,size={GUEST_BYTES},mem-path={memory},share=on"
+        ),
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -176,7 +178,9 @@ def base_image(folder: Path, name: str, described: str) -> tuple[dict[str, Any],
             identity = page_identity(piece.ljust(PAGE_SIZE, b"\0"))
             if identity != ZERO_PAGE:
                 owners.setdefault(identity, (path, page))
-    objects: list[dict[str, Any]] = [{"kind": "anon", "pages": GUEST_BYTES // PAGE_SIZE, "process": 0, "name": "kernel"}]
+    objects: list[dict[str, Any]] = [
+        {"kind": "anon", "pages": GUEST_BYTES // PAGE_SIZE, "process": 0, "name": "kernel"}
+    ]
     index: dict[str, int] = {}
     rows: list[tuple[int, int, int, int]] = []
     taken: set[tuple[str, int]] = set()

@@ -34,8 +34,11 @@ POSTGRES: Final = Path("/usr/lib/postgresql/15/bin")
 RECIPES: dict[str, tuple[tuple[str, ...], Callable[[Path], dict[str, Any]]]] = {}
 
 
-def recipe(name: str, *needs: str) -> Callable[[Callable[[Path], dict[str, Any]]], Callable[[Path], dict[str, Any]]]:
-    def register(function: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+Recipe = Callable[[Path], dict[str, Any]]
+
+
+def recipe(name: str, *needs: str) -> Callable[[Recipe], Recipe]:
+    def register(function: Recipe) -> Recipe:
         RECIPES[name] = (needs, function)
         return function
 
@@ -132,7 +135,7 @@ exec redis-benchmark -p 7801 -q -c 1 -n 100000000 sort mylist alpha limit 0 20 >
 
 @recipe("postgres-pgbench", str(POSTGRES / "postgres"), "pgbench", "runuser")
 def postgres_pgbench(folder: Path) -> dict[str, Any]:
-    """PostgreSQL 15 under pgbench (TPC-B-like, scale 5, 6 clients, 300 transactions/s), over loopback TCP, with fsync."""
+    """PostgreSQL 15 under pgbench (TPC-B-like, scale 5, 6 clients, 300 transactions/s), with fsync."""
     data = folder / "data"
     shutil.chown(folder, "postgres")
     text = f"""
@@ -181,7 +184,10 @@ function request()
   local kind = math.floor(drawn / 65536) % {kinds}
   return wrk.format("GET", "{path}" .. kind .. "{ending}", {headers})
 end
-function delay() drawn = (drawn * 1103515245 + 12345) % 2147483648; return 1 + math.floor(drawn / 65536) % {think_ms} end
+function delay()
+  drawn = (drawn * 1103515245 + 12345) % 2147483648
+  return 1 + math.floor(drawn / 65536) % {think_ms}
+end
 """
 
 

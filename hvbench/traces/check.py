@@ -58,9 +58,7 @@ def require_valid(trace: Trace) -> None:
     """Raise `TraceError` with the first problem and the number of all, if there are any."""
     problems = check_trace(trace)
     if problems:
-        more = (
-            f" (and {len(problems) - 1} more: `hvbench trace check` lists them)" if len(problems) > 1 else ""
-        )
+        more = f" (and {len(problems) - 1} more: `hvbench trace check` lists them)" if len(problems) > 1 else ""
         raise TraceError(f"{trace.path or trace.name}: {problems[0]}{more}")
 
 
@@ -87,42 +85,26 @@ def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(-1, f"metadata: {key} is missing or not a list")
             return
     if not _is_count(meta.get("span_ns")):
-        yield Problem(
-            -1, f"metadata: span_ns is {meta.get('span_ns')!r}; it has to be a number of ns, 0 or more"
-        )
+        yield Problem(-1, f"metadata: span_ns is {meta.get('span_ns')!r}; it has to be a number of ns, 0 or more")
     tiers = meta["tiers"]
     known = {*tiers, OUTSIDE}
     for i, thread in enumerate(meta["threads"]):
         if thread.get("role") not in ROLES:
-            yield Problem(
-                -1, f"metadata: threads[{i}].role is {thread.get('role')!r}; legal: {', '.join(ROLES)}"
-            )
+            yield Problem(-1, f"metadata: threads[{i}].role is {thread.get('role')!r}; legal: {', '.join(ROLES)}")
         if thread.get("tier") not in known:
-            yield Problem(
-                -1, f"metadata: threads[{i}].tier is {thread.get('tier')!r}; tiers: {', '.join(tiers)}"
-            )
+            yield Problem(-1, f"metadata: threads[{i}].tier is {thread.get('tier')!r}; tiers: {', '.join(tiers)}")
         if (thread.get("role") == OUTSIDE) != (thread.get("tier") == OUTSIDE):
-            yield Problem(
-                -1, f"metadata: threads[{i}] has role {thread.get('role')!r} and tier {thread.get('tier')!r}"
-            )
+            yield Problem(-1, f"metadata: threads[{i}] has role {thread.get('role')!r} and tier {thread.get('tier')!r}")
         if not _is_count(thread.get("process")):
-            yield Problem(
-                -1, f"metadata: threads[{i}].process is {thread.get('process')!r}; it has to be 0 or more"
-            )
+            yield Problem(-1, f"metadata: threads[{i}].process is {thread.get('process')!r}; it has to be 0 or more")
     for i, item in enumerate(meta["objects"]):
         if item.get("kind") not in OBJECT_KINDS:
-            yield Problem(
-                -1, f"metadata: objects[{i}].kind is {item.get('kind')!r}; legal: {', '.join(OBJECT_KINDS)}"
-            )
+            yield Problem(-1, f"metadata: objects[{i}].kind is {item.get('kind')!r}; legal: {', '.join(OBJECT_KINDS)}")
         if not _is_count(item.get("pages")):
-            yield Problem(
-                -1, f"metadata: objects[{i}].pages is {item.get('pages')!r}; it has to be 0 or more"
-            )
+            yield Problem(-1, f"metadata: objects[{i}].pages is {item.get('pages')!r}; it has to be 0 or more")
     for i, flow in enumerate(meta["flows"]):
         if flow.get("proto") not in PROTOCOLS:
-            yield Problem(
-                -1, f"metadata: flows[{i}].proto is {flow.get('proto')!r}; legal: {', '.join(PROTOCOLS)}"
-            )
+            yield Problem(-1, f"metadata: flows[{i}].proto is {flow.get('proto')!r}; legal: {', '.join(PROTOCOLS)}")
         ends = flow.get("ends")
         if not (isinstance(ends, list) and len(ends) == 2 and set(ends) <= known and ends[0] != ends[1]):
             yield Problem(-1, f"metadata: flows[{i}].ends is {ends!r}; it has to name two different tiers")
@@ -149,9 +131,7 @@ class _Rows:
             return
         if self.trace.is_base_image:
             other = self.op != OPS["content"]
-            yield from self._list(
-                other, lambda r: f"{self._name(r)} in a base image; only content rows are legal"
-            )
+            yield from self._list(other, lambda r: f"{self._name(r)} in a base image; only content rows are legal")
         yield from self._indices()
         yield from self._times()
         yield from self._amounts()
@@ -201,9 +181,7 @@ class _Rows:
         yield from self._list(time < 0, lambda r: f"{self._name(r)}: negative time: {time[r]} ns")
         order = np.zeros(len(self.op), dtype=bool)
         order[1:] = thread[1:] < thread[:-1]
-        yield from self._list(
-            order, lambda r: f"thread {thread[r]} after thread {thread[r - 1]}: rows are not sorted"
-        )
+        yield from self._list(order, lambda r: f"thread {thread[r]} after thread {thread[r - 1]}: rows are not sorted")
         back = np.zeros(len(self.op), dtype=bool)
         back[1:] = (thread[1:] == thread[:-1]) & (time[1:] < time[:-1])
         yield from self._list(
@@ -222,9 +200,7 @@ class _Rows:
             values = self.c[column]
             yield from self._list(
                 ~compute & (values != 0),
-                lambda r, values=values, column=column: (
-                    f"{self._name(r)}: {column} is {values[r]} outside a compute"
-                ),
+                lambda r, values=values, column=column: f"{self._name(r)}: {column} is {values[r]} outside a compute",
             )
 
     def _pages(self) -> Iterator[Problem]:
@@ -252,9 +228,7 @@ class _Rows:
             known & self._is(*FILE_OPS) & anon,
             lambda r: f"{self._name(r)}: object {index[r]} is anonymous memory",
         )
-        owner = np.array([item.get("process", -1) for item in objects], dtype=np.int64)[
-            np.where(known, index, 0)
-        ]
+        owner = np.array([item.get("process", -1) for item in objects], dtype=np.int64)[np.where(known, index, 0)]
         threads = self.meta["threads"]
         thread = self.c["thread"]
         if threads and not self.trace.is_base_image:
@@ -263,8 +237,7 @@ class _Rows:
             yield from self._list(
                 valid & anon & self._is(*ANON_OPS) & (owner != process),
                 lambda r: (
-                    f"{self._name(r)}: object {index[r]} belongs to process {owner[r]}, "
-                    f"not to process {process[r]}"
+                    f"{self._name(r)}: object {index[r]} belongs to process {owner[r]}, not to process {process[r]}"
                 ),
             )
 
@@ -298,9 +271,7 @@ class _Rows:
                     f"({threads[peer[r]]['tier']}); tiers reach each other through flows only"
                 ),
             )
-            yield from self._list(
-                wakes & (peer == thread), lambda r: f"wake: thread {thread[r]} wakes itself"
-            )
+            yield from self._list(wakes & (peer == thread), lambda r: f"wake: thread {thread[r]} wakes itself")
 
     def _flows(self) -> Iterator[Problem]:
         """Senders and receivers stand at an end of the flow; no end receives more than was sent to it."""

@@ -266,9 +266,7 @@ def _check_frame(path: Path) -> None:
     if head != b"PAR1":
         raise TraceError(f"{path}: not a Parquet file; a trace is one, made by `hvbench record`")
     if tail != b"PAR1" or size < 12:
-        raise TraceError(
-            f"{path}: truncated: the file ends after {size} bytes without its footer; copy it again"
-        )
+        raise TraceError(f"{path}: truncated: the file ends after {size} bytes without its footer; copy it again")
 
 
 def _metadata(path: Path, raw: dict[bytes, bytes]) -> dict[str, Any]:
@@ -284,8 +282,7 @@ def _metadata(path: Path, raw: dict[bytes, bytes]) -> dict[str, Any]:
     version = meta.get("format")
     if version != FORMAT_VERSION:
         raise TraceError(
-            f"{path}: trace format version {version!r}; this hvbench reads version {FORMAT_VERSION}: "
-            "record it again"
+            f"{path}: trace format version {version!r}; this hvbench reads version {FORMAT_VERSION}: record it again"
         )
     return meta
 
@@ -297,9 +294,7 @@ def _op_codes(path: Path, values: Any) -> NDArray[Any]:
     array = values.combine_chunks()
     if not pa.types.is_dictionary(array.type):
         if not pa.types.is_string(array.type):
-            raise TraceError(
-                f"{path}: column op is of type {array.type}; it has to be a dictionary of strings"
-            )
+            raise TraceError(f"{path}: column op is of type {array.type}; it has to be a dictionary of strings")
         array = array.dictionary_encode()
     names = array.dictionary.to_pylist()
     codes = np.array([OPS.get(name, -1) for name in names] or [-1], dtype=np.int8)

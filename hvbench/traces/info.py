@@ -75,9 +75,7 @@ def trace_info(trace: Trace) -> TraceInfo:
     op = c["op"]
     threads = meta["threads"]
     guest = np.array([t["role"] == "guest" for t in threads] or [False])
-    of_guest = (
-        guest[np.clip(c["thread"], 0, max(0, len(threads) - 1))] if len(threads) else np.zeros(len(op), bool)
-    )
+    of_guest = guest[np.clip(c["thread"], 0, max(0, len(threads) - 1))] if len(threads) else np.zeros(len(op), bool)
     compute = (op == OPS["compute"]) & of_guest
     user, kernel = int(c["user_ns"][compute].sum()), int(c["kernel_ns"][compute].sum())
     busy = user + kernel
@@ -94,9 +92,7 @@ def trace_info(trace: Trace) -> TraceInfo:
     content = op == OPS["content"]
     common = content & ((c["flags"] & FLAG_COMMON) != 0)
     last = _last_contents(trace)
-    values, repeats = (
-        np.unique(last, return_counts=True) if len(last) else (np.zeros(0, np.uint64), np.zeros(0, int))
-    )
+    values, repeats = np.unique(last, return_counts=True) if len(last) else (np.zeros(0, np.uint64), np.zeros(0, int))
     zero = int(repeats[values == 0].sum())
     duplicates = int((repeats[values != 0] - 1).sum())
     durations = _mark_durations(trace)
@@ -178,10 +174,7 @@ def _ranges(trace: Trace, mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]
     c = trace.columns
     rows = np.flatnonzero(mask)
     rows = rows[np.argsort(c["time_ns"][rows], kind="stable")]
-    return [
-        (int(c["object"][r]), int(c["page"][r]), int(c["page"][r]) + int(c["pages"][r]))
-        for r in rows.tolist()
-    ]
+    return [(int(c["object"][r]), int(c["page"][r]), int(c["page"][r]) + int(c["pages"][r])) for r in rows.tolist()]
 
 
 def _anon_pages(trace: Trace) -> tuple[int, int]:
@@ -299,8 +292,7 @@ def format_info(info: TraceInfo) -> str:
         )
     if info.marks:
         lines.append(
-            f"  requests      {info.marks}, p50 {_ns(info.mark_p50_ns)}, p99 {_ns(info.mark_p99_ns)} "
-            "as recorded"
+            f"  requests      {info.marks}, p50 {_ns(info.mark_p50_ns)}, p99 {_ns(info.mark_p99_ns)} as recorded"
         )
     lines += [f"  degraded      {sentence}" for sentence in info.degraded]
     return "\n".join(lines)

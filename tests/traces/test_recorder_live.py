@@ -23,7 +23,10 @@ from hvbench.traces.record.session import Options
 _ROOT, _WHY = tracefs.find_tracefs()
 privileged = pytest.mark.skipif(_ROOT is None, reason=f"live recording: {_WHY}")
 
-JOB = "echo hello > {0}/a; sync {0}/a; cat {0}/a | wc -c > {0}/n; sleep 0.1; x=0; while [ $x -lt 20000 ]; do x=$((x+1)); done"
+JOB = """
+echo hello > {0}/a; sync {0}/a; cat {0}/a | wc -c > {0}/n; sleep 0.1
+x=0; while [ $x -lt 20000 ]; do x=$((x+1)); done
+"""
 
 
 def record(path: Path, job: str, **options: object) -> tuple[Trace, list[str]]:
@@ -42,7 +45,7 @@ def test_a_shell_script(tmp_path: Path) -> None:
     for op in ("compute", "wait", "wake", "touch", "mtouch", "fread", "fwrite", "sleep", "mark_end"):
         assert info.operations.get(op), (op, info.operations)
     sleeps = trace.columns["duration_ns"][trace.columns["op"] == OPS["sleep"]]
-    assert 0.1e9 <= sleeps.max() < 0.2e9
+    assert 0.099e9 <= sleeps.max() < 0.2e9  # it is armed a little before the thread blocks
     assert trace.meta["wait_shares"]["unknown"] <= 0.05
     assert trace.meta["recorder"]["mode"] == "tracefs" and trace.meta["lost_events"] == 0
     assert "of a CPU meanwhile" in said[-2] and "events lost" in said[-2]

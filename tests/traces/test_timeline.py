@@ -142,6 +142,11 @@ def test_a_time_out_is_a_sleep_and_programs_a_timer() -> None:
     assert rows(timeline, 1)[0].at["timer_programs"] == 1
 
 
+def test_a_receive_without_a_seen_waker_is_of_the_network() -> None:
+    timeline = run(*START, enter(120, 1, 45, 5), switch(130, 1, "S", 0), switch(431, 0, "R", 1), leave(440, 1, 45, 9))
+    assert timeline.by_tid[1].waited["network"] == 301_000 and timeline.by_tid[1].waited["unknown"] == 0
+
+
 def test_a_stopped_process_does_not_wait() -> None:
     timeline = run(*START, switch(130, 1, "T", 0), waking(430, 9, 1), switch(431, 0, "R", 1), leave(440, 1, 0))
     assert set(kinds(timeline, 1)) == {"compute"}
@@ -292,8 +297,7 @@ def test_shared_memory_is_one_object_for_all() -> None:
 
 def test_reads_that_continue_are_one() -> None:
     pieces = [
-        line(120 + i, 1, f"mm_filemap_get_pages: dev=254:0 ino=1f ofs={i * 8192}-{i * 8192 + 8191}")
-        for i in range(0, 1)
+        line(120 + i, 1, f"mm_filemap_get_pages: dev=254:0 ino=1f ofs={i * 8192}-{i * 8192 + 8191}") for i in range(1)
     ]
     again = line(121, 1, "mm_filemap_get_pages: dev=254:0 ino=1f ofs=0-8191")
     timeline = run(*START, enter(119, 1, 0), *pieces, again, leave(125, 1, 0), switch(150, 1, "S", 0))
@@ -332,7 +336,8 @@ def test_a_program_marks_its_own_units() -> None:
 def test_time_never_runs_backwards_within_a_thread() -> None:
     timeline = run(
         *START, *[fault(120 + i, 1, 1000 + 3 * i) for i in range(20)], enter(150, 1, 230), switch(160, 1, "S", 0),
-        waking(660, 0, 1, "h"), switch(670, 0, "R", 1), leave(680, 1, 230), switch(700, 1, "S", 0), resolution=10_000_000,
+        waking(660, 0, 1, "h"), switch(670, 0, "R", 1), leave(680, 1, 230), switch(700, 1, "S", 0),
+        resolution=10_000_000,
     )  # fmt: skip
     times = [row.time for row in rows(timeline, 1)]
     assert times == sorted(times)

@@ -25,7 +25,7 @@ from hvbench.traces.format import (
 )
 from hvbench.traces.record.contents import content_rows, retouch
 from hvbench.traces.record.flows import Connection, Sockets
-from hvbench.traces.record.memory import FileObject, Space
+from hvbench.traces.record.memory import FileObject
 from hvbench.traces.record.procfs import ProcessState, runs
 from hvbench.traces.record.rows import WAIT_CLASSES, Process, Row, Thread
 from hvbench.traces.record.timeline import Timeline
@@ -363,9 +363,9 @@ class Builder:
         first: dict[int, tuple[int, Thread, int]] = {}
         for thread in self.members():
             for position, row in enumerate(thread.rows):
-                space = row.at.get("space")
-                if space is not None and (id(space) not in first or row.time < first[id(space)][0]):
-                    first[id(space)] = (row.time, thread, position)
+                mine = row.at.get("space")
+                if mine is not None and (id(mine) not in first or row.time < first[id(mine)][0]):
+                    first[id(mine)] = (row.time, thread, position)
         inserts: dict[int, list[tuple[int, Row]]] = {}
         for space in self.timeline.memory.spaces:
             if id(space) in first and space.pages:
@@ -472,7 +472,7 @@ class Builder:
             "objects": objects,
             "flows": self.flow_list,
             "wait_shares": {name: round(waited[name] / total, 6) if total else 0.0 for name in WAIT_CLASSES},
-            "kept_waits": {cause: took for cause, took in self.timeline.causes.most_common(8)},
+            "kept_waits": dict(self.timeline.causes.most_common(8)),
             "waited_ns": {name: waited[name] for name in WAIT_CLASSES},
             "degraded": list(self.degraded),
         }
@@ -522,4 +522,3 @@ def _paired_marks(rows: list[Row]) -> list[Row]:
         kept.append(row)
     unfinished = {id(row) for row in opened}
     return [row for row in kept if id(row) not in unfinished]
-

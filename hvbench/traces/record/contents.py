@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from hvbench.traces.format import FLAG_COMMON, FLAG_SAMPLED, FLAG_WRITE, OUTSIDE, ZERO_PAGE
@@ -49,7 +50,7 @@ def retouch(builder: Builder) -> None:
         process = builder.process_of(pid)
         if process is None or process.tier in ("", OUTSIDE):
             continue
-        for earlier, later in zip(states, states[1:], strict=False):
+        for earlier, later in pairwise(states):
             _retouch_interval(builder, process, earlier, later)
 
 

@@ -206,7 +206,7 @@ def parse(lines: Iterable[str]) -> Capture:
             continue
         args = reader(text)
         if args is None:
-            if not (name == "tracing_mark_write" or name.startswith("ext4") or name.startswith("page_fault")):
+            if not name.startswith(("tracing_mark_write", "ext4", "page_fault")):
                 capture.unparsed += 1
             continue
         whole, dot, fraction = stamp.partition(".")
@@ -226,7 +226,7 @@ def parse(lines: Iterable[str]) -> Capture:
 
 @define(frozen=True)
 class Clock:
-    """A straight line from ticks to CLOCK_MONOTONIC ns, through the first and last marker."""
+    """A straight line from ticks to CLOCK_MONOTONIC ns, through a marker near each end."""
 
     tick0: int
     ns0: int
@@ -238,10 +238,19 @@ class Clock:
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Clock | None:
+        """Through one marker near each end: there the one that came least late after its clock was read."""
         marks = [(event.time, event.args[0]) for event in events if event.name == "tracing_mark_write"]
         if len(marks) < 2 or marks[-1][0] <= marks[0][0]:
             return None
-        return cls(marks[0][0], marks[0][1], marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1])
+        rough = cls(marks[0][0], marks[0][1], marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1])
+
+        def lag(mark: tuple[int, int]) -> int:
+            return rough(mark[0]) - mark[1]
+
+        edge = (marks[-1][0] - marks[0][0]) // 4
+        first = min((mark for mark in marks if mark[0] <= marks[0][0] + edge), key=lag)
+        last = min((mark for mark in marks if mark[0] >= marks[-1][0] - edge), key=lag)
+        return cls(first[0], first[1], last[0] - first[0], last[1] - first[1])
 
 
 def in_nanoseconds(capture: Capture) -> Iterator[Event]:

@@ -40,6 +40,8 @@ NETWORK: Final = numbers(
     "epoll_pwait2", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg",
     "sendmmsg", "sendfile",
 )  # fmt: skip
+#: Waits that only a packet (or a signal) ends.
+RECEIVES: Final = numbers("accept", "accept4", "recvfrom", "recvmsg")
 #: Multiplexed waits: what ended them is seen only in what is read next.
 POLLS: Final = numbers(
     "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2", "accept", "accept4"

@@ -296,7 +296,9 @@ class Timeline:
             thread.slot = thread.add("slot", block.since, woke=now, took=took)
         elif kind in ("outside", "unknown"):
             name = syscalls.NAMES.get(number, str(number) if number >= 0 else "no call")
-            self.causes[f"{kind}: {name}, state {block.state}, ended by {comm or 'nobody seen'} {context}".strip()] += took
+            self.causes[f"{kind}: {name}, state {block.state}, ended by {comm or 'nobody seen'} {context}".strip()] += (
+                took
+            )
             thread.add(kind, block.since, duration_ns=took)
 
     @staticmethod
@@ -317,6 +319,8 @@ class Timeline:
             return "disk" if context or comm.startswith(DISK_WORKERS) else "unknown"
         if comm.startswith("ksoftirqd") and number in syscalls.NETWORK:
             return "network"
+        if not comm and number in syscalls.RECEIVES:
+            return "network"  # nobody was seen to wake it, but nothing else ends such a call
         if comm and context == "":
             return "outside"
         return "unknown"

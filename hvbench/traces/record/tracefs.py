@@ -53,7 +53,10 @@ def find_tracefs(mount: bool = True) -> tuple[Path | None, str]:
         )
         if (ROOTS[0] / "instances").is_dir():
             return ROOTS[0], ""
-        return None, f"tracefs is not mounted at {ROOTS[0]} and could not be: {done.stderr.strip() or 'no reason given'}"
+        return (
+            None,
+            f"tracefs is not mounted at {ROOTS[0]} and could not be: {done.stderr.strip() or 'no reason given'}",
+        )
     return None, f"tracefs is not mounted: mount -t tracefs tracefs {ROOTS[0]}"
 
 
@@ -114,16 +117,17 @@ class Session:
 
     def start(self) -> None:
         self._write("tracing_on", "1")
-        self.mark()
+        self.mark(5)
 
     def stop(self) -> None:
-        self.mark()
+        self.mark(5)
         self._write("tracing_on", "0")
 
-    def mark(self) -> None:
-        """A pair of clocks in the stream, for `ftrace.Clock`; a full buffer takes none."""
-        with contextlib.suppress(OSError):
-            self._write("trace_marker", f"hvbench clock={time.clock_gettime_ns(time.CLOCK_MONOTONIC)}")
+    def mark(self, times: int = 1) -> None:
+        """Pairs of clocks in the stream, for `ftrace.Clock`; a full buffer takes none."""
+        with contextlib.suppress(OSError), (self.path / "trace_marker").open("wb", buffering=0) as file:
+            for _ in range(times):
+                file.write(b"hvbench clock=%d" % time.clock_gettime_ns(time.CLOCK_MONOTONIC))
 
     def fill(self) -> float:
         """The share of the fullest CPU's buffer that is used."""

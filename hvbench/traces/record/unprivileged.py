@@ -196,5 +196,3 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         f"{recording.recorder_cpu_s / max(recording.wall_s, 1e-9):.1%} of a CPU meanwhile"
     )
     return written
-
-
