@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from hypothesis import strategies as st
 
-from hvbench.build import HostSpec
+from hvbench.build import FaultSpec, HostSpec
 from tests.builders import (
     Op,
     VmPlan,
@@ -69,6 +70,15 @@ def vms(draw: Any) -> VmPlan:
     )
 
 
+@st.composite
+def faults(draw: Any, vms_: int, pcpus: int, horizon_ns: int) -> FaultSpec:
+    """A guest that dies, or a pCPU that goes, for good or for a while."""
+    kind = draw(st.sampled_from(["guest", "pcpu"]))
+    target = draw(st.integers(0, (vms_ if kind == "guest" else pcpus) - 1))
+    at = draw(st.integers(1, max(1, horizon_ns)))
+    return FaultSpec(kind, target, at, draw(st.sampled_from([0, at + 1, at + 5_000])))
+
+
 costs = st.sampled_from([0, 0, 1, 7, 300, 2_500])
 
 
@@ -76,9 +86,11 @@ costs = st.sampled_from([0, 0, 1, 7, 300, 2_500])
 def hosts(draw: Any, shortest_ns: int = 1, longest_ns: int = 300_000) -> HostSpec:
     """A host of one to four pCPUs, one to four VMs, and costs from nothing to much."""
     horizon_ns = draw(st.integers(shortest_ns, longest_ns))
-    return host(
-        draw(st.lists(vms(), min_size=1, max_size=4)),
-        pcpus=draw(st.integers(1, 4)),
+    tenants = draw(st.lists(vms(), min_size=1, max_size=4))
+    pcpus = draw(st.integers(1, 4))
+    made = host(
+        tenants,
+        pcpus=pcpus,
         horizon_ns=horizon_ns,
         warmup_ns=draw(st.one_of(st.just(0), st.integers(0, horizon_ns))),
         seed=draw(st.integers(0, 1 << 40)),
@@ -99,6 +111,8 @@ def hosts(draw: Any, shortest_ns: int = 1, longest_ns: int = 300_000) -> HostSpe
         host_tick_ns=draw(st.sampled_from([0, 0, 20_000])),
         host_tick_cost_ns=draw(costs),
     )
+    listed = draw(st.lists(faults(len(tenants), pcpus, horizon_ns), max_size=2)) if draw(st.booleans()) else []
+    return attrs.evolve(made, faults=tuple(listed))
 
 
 LEGAL = '''
@@ -175,6 +189,16 @@ def sched_init(host, now):
 @hookimpl
 def sched_vcpu_insert(host, vcpu, now):
     host.vcpu[vcpu].seen = 1
+
+
+@hookimpl
+def sched_vcpu_remove(host, vcpu, now):
+    host.vcpu[vcpu].seen = -1
+
+
+@hookimpl
+def sched_pcpu_offline(host, pcpu, now):
+    meddle(host, now)
 
 
 @hookimpl

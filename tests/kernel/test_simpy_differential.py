@@ -11,7 +11,7 @@ from tests.builders import MS, bundled, numbers, run
 simpy = pytest.importorskip("simpy")
 
 
-@pytest.mark.parametrize(("slice_ns", "horizon_ns"), [(1 * MS, 300 * MS), (350_001, 150 * MS), (1 << 40, 300 * MS)])
+@pytest.mark.parametrize(("slice_ns", "horizon_ns"), [(1 * MS, 600 * MS), (350_001, 300 * MS), (1 << 40, 600 * MS)])
 @pytest.mark.parametrize("mode", ["interpreted", "compiled"])
 def test_round_robin_against_simpy(kernel: object, slice_ns: int, horizon_ns: int, mode: str) -> None:
     from tests.bench import simpy_yardstick
@@ -24,6 +24,5 @@ def test_round_robin_against_simpy(kernel: object, slice_ns: int, horizon_ns: in
     passed = numbers((done.thread["op"] - done.thread["op_first"] + 1) // 2)
     assert passed == expected.completed
     assert numbers(done.vcpu["ran_ns"]) == expected.ran_ns
-    assert sum(expected.completed) > 300
-    if slice_ns == MS:
-        assert max(expected.completed) < 200, "the sequence must not run out"
+    assert sum(expected.completed) > 200
+    assert max(expected.completed) < 200, "the sequence must not run out"

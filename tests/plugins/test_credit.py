@@ -60,7 +60,8 @@ def test_who_wakes_with_credits_runs_within_the_rate_limit(kernel: object) -> No
     done = run(host([light, *[vm([[FOREVER]]) for _ in range(3)]], horizon_ns=5 * S, warmup_ns=S), bundled("credit"))
     assert done.error is None
     assert slowest_wakeup_ns(done, 0) <= MS
-    assert done.vcpu["ran_ns"][0] == pytest.approx(5 * S * 0.02, rel=0.1)
+    # every 10 ms, or up to a rate limit later
+    assert 5 * S * 0.2 / 11 <= done.vcpu["ran_ns"][0] <= 5 * S * 0.2 / 10
 
 
 def test_a_longer_rate_limit_makes_it_wait_longer_but_not_for_ever(kernel: object) -> None:
