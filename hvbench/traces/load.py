@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hvbench.build_io import flow_ends, flow_operand
 from hvbench.build_memory import BaseImage, base_image
 from hvbench.state import schema
+from hvbench.traces.fibers import split_connections
 from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, TraceError, read_trace
 
 _A_USER = ("compute",)
@@ -208,7 +209,7 @@ def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
 
 @lru_cache(maxsize=64)
 def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
-    trace = read_trace(path)
+    trace = split_connections(read_trace(path), think=replay != "open")
     made = convert(trace)
     return open_loop(made, trace.columns["time_ns"]) if replay == "open" else made
 

@@ -28,6 +28,7 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
     """
     c = trace.columns
     op, peer, flow, amount = (c[name].tolist() for name in ("op", "peer", "flow", "bytes"))
+    meet = c["pages"].tolist()
     threads = trace.meta["threads"]
     ends = [item["ends"] for item in trace.meta["flows"]]
     rows: list[list[int]] = [[] for _ in threads]
@@ -40,6 +41,8 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
         wakes = [0] * len(threads)
         there: dict[tuple[int, int], int] = {}
         holder: dict[int, int] = {}
+        arrived: dict[int, set[int]] = {}
+        passes: set[int] = set()
         moved = True
         while moved:
             moved = False
@@ -73,7 +76,18 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
                             break
                         holder[peer[row]] = thread
                     elif code == OPS["unlock"]:
-                        holder.pop(peer[row], None)
+                        if holder.get(peer[row]) == thread:
+                            del holder[peer[row]]
+                    elif code == OPS["barrier"]:
+                        here = arrived.setdefault(peer[row], set())
+                        if thread not in passes:
+                            here.add(thread)
+                        if len(here) == meet[row]:
+                            passes |= here
+                            here.clear()
+                        if thread not in passes:
+                            break
+                        passes.discard(thread)
                     at[thread] += 1
                     budget -= 1
                     done += 1
