@@ -76,6 +76,7 @@ from hvbench.kernel.memory_services import (
     reclaim,
     scan,
     set_free_states,
+    shareable,
     sharers,
     swappable,
 )
@@ -159,6 +160,7 @@ __all__ = [
     "set_free_states",
     "set_tick",
     "set_timer",
+    "shareable",
     "sharers",
     "state",
     "swappable",

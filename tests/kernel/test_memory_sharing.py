@@ -10,7 +10,7 @@ from hvbench.jit import interpreted
 from hvbench.policy import hookimpl
 from hvbench.state.records_memory import ANON, OWN, P_SHARED
 from tests.kernel import memory_rig as rig
-from tests.kernel.memory_rig import COMMON, MS, SECOND, WRITE, op, sleep, stack, touch
+from tests.kernel.memory_rig import COMMON, MS, SECOND, op, sleep, stack, touch
 
 FAST = ("page-sharing", {"scan_pages": 500, "period_ns": MS})
 
@@ -72,7 +72,7 @@ def test_files_of_the_base_image_are_equal_in_all_vms_and_own_files_are_not():
 
 def test_equal_pages_are_merged_and_counted():
     program = [[touch(0, 0, 30, write=True), *contents([5] * 10 + list(range(100, 120))), sleep(1000 * SECOND)]]
-    memory = rig.run([program] * 3, [GuestMemory(200)] * 3, [[(ANON, 30)]] * 3, stack(FAST))
+    memory = rig.run([program] * 3, [GuestMemory(200)] * 3, [[(ANON, 30)]] * 3, stack(FAST), horizon_ns=300 * MS)
     # one frame for content 5, twenty for the others
     assert memory.tables["vmem"]["resident"].sum() == 90
     assert memory.tables["machine"]["saved"][0] == 90 - 21
@@ -81,8 +81,8 @@ def test_equal_pages_are_merged_and_counted():
 
 
 def test_a_write_takes_a_shared_page_apart_and_costs():
-    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(SECOND), touch(0, 3, 4, write=True), sleep(1000 * SECOND)]]
-    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST))
+    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(100 * MS), touch(0, 3, 4, write=True), sleep(1000 * SECOND)]]
+    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST), horizon_ns=300 * MS)
     vm = memory.tables["vmem"][0]
     assert vm["cow_breaks"] == 4
     assert memory.tables["machine"]["saved"][0] == 20 - 1 - 4
@@ -90,20 +90,20 @@ def test_a_write_takes_a_shared_page_apart_and_costs():
 
 
 def test_reading_a_shared_page_leaves_it_shared():
-    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(SECOND), touch(0, 0, 20), sleep(1000 * SECOND)]]
-    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST))
+    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(100 * MS), touch(0, 0, 20), sleep(1000 * SECOND)]]
+    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST), horizon_ns=300 * MS)
     assert memory.tables["vmem"]["cow_breaks"][0] == 0 and memory.tables["machine"]["saved"][0] == 19
 
 
 def test_pages_without_a_frame_are_never_counted_as_shared():
-    memory = rig.run([[[sleep(1000 * SECOND)]]] * 2, [GuestMemory(500)] * 2, [[(ANON, 400)]] * 2, stack(FAST))
+    memory = rig.run([[[sleep(1000 * SECOND)]]] * 2, [GuestMemory(500)] * 2, [[(ANON, 400)]] * 2, stack(FAST), horizon_ns=300 * MS)
     assert memory.tables["vmem"]["shared"].sum() == 0 and memory.tables["machine"]["saved"][0] == 0
 
 
 def test_pinned_memory_is_not_shared():
     program = [[touch(0, 0, 20), sleep(1000 * SECOND)]]
     vms = [GuestMemory(200, pinned=True), GuestMemory(200)]
-    memory = rig.run([program] * 2, vms, [[(ANON, 20)]] * 2, stack(FAST))
+    memory = rig.run([program] * 2, vms, [[(ANON, 20)]] * 2, stack(FAST), horizon_ns=300 * MS)
     assert list(memory.tables["vmem"]["shared"]) == [0, 20]
 
 
@@ -113,7 +113,7 @@ def test_a_layer_may_forbid_a_merge():
     module = types.ModuleType("forbids")
     module.mem_share_merge = hookimpl(lambda host, page, other, now: 0)
     program = [[touch(0, 0, 20), sleep(1000 * SECOND)]]
-    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST, module))
+    memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST, module), horizon_ns=300 * MS)
     assert memory.tables["machine"]["saved"][0] == 0
 
 
@@ -128,8 +128,8 @@ def test_scanning_is_paid_for_by_the_scan_thread_and_bounds_its_rate():
 
 
 def test_a_merged_page_that_its_guest_frees_keeps_its_frame_until_it_is_used_again():
-    ops = [touch(0, 0, 10), sleep(SECOND), op("free", 0, 0, 5), sleep(SECOND), touch(0, 0, 5, write=True)]
-    memory = rig.run([[[*ops, sleep(1000 * SECOND)]]], [GuestMemory(100)], [[(ANON, 10)]], stack(FAST))
+    ops = [touch(0, 0, 10), sleep(100 * MS), op("free", 0, 0, 5), sleep(100 * MS), touch(0, 0, 5, write=True)]
+    memory = rig.run([[[*ops, sleep(1000 * SECOND)]]], [GuestMemory(100)], [[(ANON, 10)]], stack(FAST), horizon_ns=300 * MS)
     assert memory.tables["machine"]["saved"][0] == 4
     assert ((memory.tables["page"]["flags"] & P_SHARED) != 0).sum() == 5
 
@@ -171,4 +171,3 @@ def test_a_complete_scan_leaves_one_frame_a_content(kernel):
     machine = memory.tables["machine"][0]
     assert int(machine["frames"] - machine["hypervisor"] - machine["free"]) == 195_224
     assert memory.tables["vmem"]["resident"].sum() == TOTAL
-    _ = WRITE
