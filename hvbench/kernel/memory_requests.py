@@ -32,6 +32,9 @@ from hvbench.kernel.reclaim import (
 from hvbench.kernel.work import submit
 from hvbench.state.schema import FIRST_MEMORY_SLOT
 
+MOST_SCANNED = 1 << 24
+"""Pages that one request may have scanned."""
+
 
 @jit
 def serve_memory(host: Any, at: int) -> None:
@@ -51,8 +54,8 @@ def serve_memory(host: Any, at: int) -> None:
             return
         submit(host, mc.scan_thread, mc.share_ns, WORK_MERGE, a, b)
     elif what == O_SCAN:
-        if a < 0 or a > len(host.page):
-            fail(host, E_RANGE, r.row, a, len(host.page))
+        if a < 0 or a > MOST_SCANNED:
+            fail(host, E_RANGE, r.row, a, MOST_SCANNED)
             return
         submit(host, mc.scan_thread, a * mc.scan_ns, WORK_SCAN, a, r.slot_index - FIRST_MEMORY_SLOT)
     elif what == O_FREE_STATES:

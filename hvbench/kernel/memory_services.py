@@ -65,6 +65,13 @@ def backed(host: Any, page: int) -> bool:
 
 
 @jit
+def shareable(host: Any, page: int) -> bool:
+    """Whether guest page `page` could be merged now: it has a frame, nothing is being done to it, its memory is not pinned."""
+    pg = host.page[page]
+    return pg.frame > 0 and pg.flags & UNSURE == 0 and host.vmem[pg.flags >> P_VM_SHIFT].pinned == 0
+
+
+@jit
 def sharers(host: Any, page: int) -> int:
     """How many guest pages map the frame under guest page `page`; 0 if it has none."""
     f = host.page[page].frame

@@ -11,7 +11,7 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.access import mix
 from hvbench.kernel.guest_memory import TAKEN, attach, enlist, pop_free, take_page, wait_memory
-from hvbench.kernel.guest_reclaim import free_guest_slot, object_of_row, wake_kernel_thread, write_run
+from hvbench.kernel.guest_reclaim import free_guest_slot, wake_kernel_thread, write_run
 from hvbench.kernel.host_memory import back, unshare
 from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
@@ -35,8 +35,6 @@ from hvbench.state.records_memory import (
     P_ABSENT,
     P_ACTIVE,
     P_DIRTY,
-    P_FILE,
-    P_KERNEL,
     P_LISTED,
     P_NEW,
     P_READING,

@@ -11,22 +11,16 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_MEMORY, ask
 from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_SCAN
-from hvbench.kernel.host_memory import UNSURE, account, free_frame, invalidate, split
+from hvbench.kernel.host_memory import account, free_frame, invalidate, split
+from hvbench.kernel.memory_services import shareable
 from hvbench.kernel.page_lists import page_identity, vm_of
 from hvbench.state.records_memory import P_SHARED
 
 
 @jit
-def may_share(host: Any, g: int) -> bool:
-    """Whether a guest page could be merged now: it has a frame, nothing is done to it, and its VM's memory is not pinned."""
-    pg = host.page[g]
-    return pg.frame > 0 and pg.flags & UNSURE == 0 and host.vmem[vm_of(host, g)].pinned == 0
-
-
-@jit
 def merge(host: Any, keep: int, give: int) -> bool:
     """Let page `give` map the frame of page `keep`, if they are still equal and no layer forbids it."""
-    if keep == give or not may_share(host, keep) or not may_share(host, give):
+    if keep == give or not shareable(host, keep) or not shareable(host, give):
         return False
     if host.page_frame[host.page[give].frame - 1].refs > host.page_frame[host.page[keep].frame - 1].refs:
         keep, give = give, keep

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from attrs import define, frozen
 
-from hvbench.policy import backed, content, hookimpl, merge, param, scan, set_timer, state
+from hvbench.policy import content, hookimpl, merge, param, scan, set_timer, shareable, state
 
 AXIS = "memory"
 CLAIMS = frozenset({"shares"})
@@ -84,7 +84,7 @@ def mem_share_scan(host, pages):
         if g + 1 >= total:
             own.next_page = 0
             own.passes += 1
-        if not backed(host, g):
+        if not shareable(host, g):
             # pages without a frame are not in any table that a scanner walks
             skipped += 1
             continue
@@ -106,7 +106,7 @@ def look_at(host, g):
         other = host.page[h]
         after = other.next_hint - 1
         if other.key == identity:
-            if backed(host, h) and content(host, h) == identity:
+            if shareable(host, h) and content(host, h) == identity:
                 if other.frame != page.frame:
                     merge(host, h, g)
                 return
