@@ -229,13 +229,14 @@ class _Rows:
             lambda r: f"{self._name(r)}: object {index[r]} is anonymous memory",
         )
         owner = np.array([item.get("process", -1) for item in objects], dtype=np.int64)[np.where(known, index, 0)]
+        shared = np.array([bool(item.get("shared")) for item in objects])[np.where(known, index, 0)]
         threads = self.meta["threads"]
         thread = self.c["thread"]
         if threads and not self.trace.is_base_image:
             valid = known & (thread >= 0) & (thread < len(threads))
             process = np.array([t["process"] for t in threads], dtype=np.int64)[np.where(valid, thread, 0)]
             yield from self._list(
-                valid & anon & self._is(*ANON_OPS) & (owner != process),
+                valid & anon & ~shared & self._is(*ANON_OPS) & (owner != process),
                 lambda r: (
                     f"{self._name(r)}: object {index[r]} belongs to process {owner[r]}, not to process {process[r]}"
                 ),

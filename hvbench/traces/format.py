@@ -7,6 +7,14 @@ flows, where and how it was recorded) is a JSON object in the schema's metadata 
 `read_trace` checks only what is needed to hand out well-typed columns; what the rows *mean* is checked by
 `hvbench.traces.check`. All times are integer nanoseconds, all pages are 4 KiB, all sizes are bytes.
 
+Beyond the columns: an `alloc` is accounting, a page may be touched before the row that allocates it. An anonymous
+object with `shared` in the metadata is shared memory: processes other than its own may touch it. Pages of an
+"image" file have the content that their file's `name_hash` and their index stand for, common to all VMs, unless a
+content row says otherwise; a page without any content row holds something of its own. Marks of clients carry
+the flow of their request, as requests on several flows overlap. `warm` lists the file pages that were mapped
+when the recording began, as [object, first page, pages]; `kept_waits` says what is known of the waits that
+are kept as durations.
+
 A *base image* (metadata `kind` = "base_image") is a trace whose rows are only `content` rows: the memory
 of an idle guest, from which every VM starts.
 """

@@ -290,9 +290,11 @@ def test_shared_memory_is_one_object_for_all() -> None:
         switch(190, 5, "S", 0, cpu=1),
         switch(191, 1, "S", 0),
     )
-    files = [row.at["file"] for tid in (1, 5) for row in rows(timeline, tid) if row.op == "mtouch"]
+    files = [row.at["file"] for tid in (1, 5) for row in rows(timeline, tid) if "file" in row.at]
     assert len(files) == 2 and files[0] is files[1]
-    assert not any(row.op == "touch" for tid in (1, 5) for row in rows(timeline, tid))
+    assert not any("space" in row.at for tid in (1, 5) for row in rows(timeline, tid))
+    assert {row.op for tid in (1, 5) for row in rows(timeline, tid) if "file" in row.at} == {"touch"}
+    assert files[0].kind == "anon"
 
 
 def test_reads_that_continue_are_one() -> None:

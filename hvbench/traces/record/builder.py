@@ -81,6 +81,9 @@ class Builder:
     flows: dict[Connection, int] = field(factory=dict)
     flow_list: list[dict[str, Any]] = field(factory=list)
     clamped: int = 0
+    warm: list[tuple[FileObject, int, int]] = field(factory=list)  # cached when the recording began
+    warm_list: list[tuple[int, int, int]] = field(factory=list)
+    shared_seen: set[tuple[FileObject, int, int]] = field(factory=set)
 
     def build(self) -> Built:
         line = self.timeline
@@ -317,7 +320,10 @@ class Builder:
         return None
 
     def _initial_memory(self) -> None:
-        """What was resident at the start is touched when the process starts (again, at each loop)."""
+        """Anonymous memory at the start is touched when the process starts (again, at each loop).
+
+        Files stay cached over loops: what was mapped of them is only listed, as `warm`.
+        """
         memory = self.timeline.memory
         for state in self.before:
             process = self.process_of(state.pid)
@@ -331,8 +337,12 @@ class Builder:
                 at = {"space": space, "page": first, "pages": count, "flags": FLAG_WRITE | FLAG_SAMPLED}
                 rows.append(Row("touch", 0, at))
             for file, first, count in self.mapped_runs(process, state):
-                at = {"file": file, "page": first, "pages": count, "flags": FLAG_SAMPLED}
-                rows.append(Row("mtouch", 0, at))
+                if not file.shared_memory:
+                    self.warm.append((file, first, count))
+                elif (file, first, count) not in self.shared_seen:
+                    self.shared_seen.add((file, first, count))
+                    at = {"file": file, "page": first, "pages": count, "flags": FLAG_WRITE | FLAG_SAMPLED}
+                    rows.append(Row("touch", 0, at))
             process.main.rows[:0] = rows
 
     def mapped_runs(self, process: Process, state: ProcessState) -> list[tuple[FileObject, int, int]]:
@@ -430,6 +440,11 @@ class Builder:
                     file.index = len(objects)
                     used_files.append(file)
                     objects.append({"kind": file.kind, "pages": file.pages, "process": -1, "name_hash": file.hash})
+                if file.shared_memory:
+                    # it lives as long as the oldest process that uses it
+                    mine, known = processes[thread.process.index], objects[file.index]["process"]
+                    objects[file.index]["process"] = mine if known < 0 else min(mine, known)
+                    objects[file.index]["shared"] = True
                 values["object"] = file.index
                 values["page"] = row.at.get("page", 0)
             if "target" in row.at:
@@ -444,6 +459,9 @@ class Builder:
                 columns[name][at] = value
         for file in used_files:
             objects[file.index]["pages"] = file.pages
+        self.warm_list = sorted(
+            {(file.index, first, min(count, file.pages - first)) for file, first, count in self.warm if file.index >= 0}
+        )
         return Built(self._meta(threads, processes, objects), columns)
 
     def _meta(self, threads: list[Thread], processes: dict[int, int], objects: list[Any]) -> dict[str, Any]:
@@ -471,6 +489,7 @@ class Builder:
             "tiers": [tier for tier in self.selection.tier_names if tier in present],
             "objects": objects,
             "flows": self.flow_list,
+            "warm": [list(item) for item in self.warm_list],
             "wait_shares": {name: round(waited[name] / total, 6) if total else 0.0 for name in WAIT_CLASSES},
             "kept_waits": dict(self.timeline.causes.most_common(8)),
             "waited_ns": {name: waited[name] for name in WAIT_CLASSES},

@@ -65,7 +65,13 @@ def _retouch_interval(builder: Builder, process: Process, earlier: ProcessState,
     seen: set[int] = set()
     for thread in process.threads:
         for row in thread.rows:
-            if row.op == "touch" and row.at["space"] is space and start <= row.time < end and not _initial(row):
+            if (
+                row.op == "touch"
+                and "space" in row.at
+                and row.at["space"] is space
+                and start <= row.time < end
+                and not _initial(row)
+            ):
                 seen.update(range(row.at["page"], row.at["page"] + row.at["pages"]))
     chosen: list[tuple[Space | FileObject, int, int, int]] = []
     written = sorted(page for page in changed - seen if page in resident)

@@ -40,6 +40,8 @@ class FileObject:
 
     @property
     def kind(self) -> str:
+        if self.shared_memory:
+            return "anon"  # no disk behind it: its first touch reads nothing
         image = self.old and not self.written and not self.shared_memory and self.path.startswith(IMAGE_FOLDERS)
         return "image" if image else "own"
 

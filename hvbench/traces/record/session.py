@@ -318,7 +318,7 @@ def header(options: Options, recording: Recording) -> dict[str, Any]:
         "touch_method": (
             f"first touches by page faults (huge pages off; {FAULT_NS} ns of each booked as kernel time); later "
             f"touches sampled from Referenced and content deltas between {snapshots} snapshots, spread evenly over "
-            "compute; memory resident at the start is touched at the start"
+            "compute; anonymous memory resident at the start is touched at the start, mapped files are listed as warm"
         ),
         "salt": SALT.hex(),
         "seed": options.seed,

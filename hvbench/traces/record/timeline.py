@@ -192,7 +192,8 @@ class Timeline:
                 if isinstance(target, Space):
                     thread.add("touch", now, space=target, page=first, pages=count, flags=flags)
                 else:
-                    thread.add("mtouch", now, file=target, page=first, pages=count, flags=flags)
+                    op = "touch" if target.shared_memory else "mtouch"
+                    thread.add(op, now, file=target, page=first, pages=count, flags=flags)
 
     def _operation(self, thread: Thread, now: int, op: str, **at: Any) -> Row:
         """A row in the thread's own time: what it computed before comes first."""
