@@ -302,7 +302,7 @@ exec wrk -t 1 -c 8 -d 600 -s pages.lua http://127.0.0.1:7804/ >/dev/null
 @recipe("dbench", "dbench", "/usr/share/dbench/client.txt")
 def dbench(folder: Path) -> dict[str, Any]:
     """dbench, the load of a file server: 3 clients, fsync after writes, at a limited rate."""
-    text = f"exec dbench -D {folder} -c /usr/share/dbench/client.txt -F -R 30 -t 60 3 >/dev/null\n"
+    text = f"exec dbench -D {folder} -c /usr/share/dbench/client.txt -F -R 60 -t 60 3 >/dev/null\n"
     return {
         "command": script(folder, text),
         "delay_s": 3.0,
