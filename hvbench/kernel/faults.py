@@ -12,7 +12,7 @@ from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_SCHEDULER, AXIS_SWITCH, ask, tell
 from hvbench.kernel.control import hold, release
 from hvbench.kernel.cpu import request_decision, set_idle, settle, stop
-from hvbench.kernel.events import K_TICK, disarm
+from hvbench.kernel.events import K_PCPU, K_TICK, disarm
 from hvbench.kernel.hook_rows import NET_PORT_DEL, SCHED_PCPU_OFFLINE, SCHED_PCPU_ONLINE, SCHED_VCPU_REMOVE
 from hvbench.state.records import HOST_THREAD, RUNNING, T_DEAD, WHY_FORCED
 
@@ -51,6 +51,9 @@ def kill_vm(host: Any, m: int) -> None:
             th.state = T_DEAD
     for v in range(x.first_vcpu, x.first_vcpu + x.vcpus):
         e = host.vcpu[v]
+        if e.state == RUNNING:
+            # what it ran until now was its threads' work
+            settle(host, e.pcpu)
         e.current_thread = -1
         e.queue_first = -1
         e.queue_last = -1
@@ -58,13 +61,21 @@ def kill_vm(host: Any, m: int) -> None:
         e.overhead_left_ns = 0
         if e.state == RUNNING:
             p = e.pcpu
-            settle(host, p)
             stop(host, p, 0, WHY_FORCED)
             request_decision(host, p, WHY_FORCED)
         hold(host, v)
         e.wake_pending = 0
         ask(host, AXIS_SCHEDULER, SCHED_VCPU_REMOVE, v, host.now, 0, 0, 0, 0)
     tell(host, AXIS_SWITCH, NET_PORT_DEL, m, host.now)
+
+
+@jit
+def nobody_lives(host: Any) -> bool:
+    """Whether faults have killed every VM: time goes on to the horizon, although nothing happens any more."""
+    for m in range(host.vms):
+        if not host.vm[m].crashed:
+            return False
+    return True
 
 
 @jit
@@ -90,6 +101,8 @@ def pcpu_offline(host: Any, p: int) -> None:
     pc.offline = 1
     set_idle(host, p, 0)
     disarm(host, K_TICK, p)
+    # it may have idled on purpose for a while
+    disarm(host, K_PCPU, p)
     ask(host, AXIS_SCHEDULER, SCHED_PCPU_OFFLINE, p, host.now, 0, 0, 0, 0)
     for other in range(host.pcpus):
         # somebody has to take over what ran here

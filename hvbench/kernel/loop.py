@@ -10,7 +10,7 @@ from hvbench.kernel.control import drain, tick
 from hvbench.kernel.cpu import arm_pcpu, charge, decide, need_ns, preempt_reason, settle, stop, wake
 from hvbench.kernel.devices import device_event, work_done
 from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREAD, K_TICK, K_TIMER, ORDER_BITS, arm, pop
-from hvbench.kernel.faults import fault_event
+from hvbench.kernel.faults import fault_event, nobody_lives
 from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
 from hvbench.kernel.guest import FAULTS, HALTS, YIELDS, advance, start_group, thread_timer
 from hvbench.kernel.hook_rows import (
@@ -61,6 +61,9 @@ def run(host: Any, limit: int) -> int:
         if host.error != 0:
             return STOPPED
         if host.heap_len == 0:
+            if nobody_lives(host):
+                finish(host)
+                return FINISHED
             if host.runnable_count > 0:
                 # somebody could run, no pCPU is asked any more: the scheduler let it idle for ever
                 fail(host, E_STARVED, SCHED_PICK_NEXT, -1, host.runnable_first)
