@@ -124,10 +124,12 @@ def test_nobody_waits_while_a_pcpu_idles(kernel: object, spec: HostSpec) -> None
 
     def look(memory: Any) -> None:
         header = memory.header[0]
-        idle = int(header["pcpus"] - header["running"])
+        idle = int(header["pcpus"] - header["running"] - memory.tables["pcpu"]["offline"].sum())
         worst[0] = max(worst[0], min(idle, int(header["runnable_count"])))
 
     done = run_in_slices(free, bundled("round_robin"), 1, look, "compiled", timeslice_ns=7_000)
     assert done.error is None
     assert worst == [0]
-    assert sum(numbers(done.pcpu["idle_ns"])) + sum(numbers(done.vcpu["ran_ns"])) == free.horizon_ns * free.cpu.pcpus
+    if not any(f.kind == "pcpu" for f in spec.faults):
+        everything = free.horizon_ns * free.cpu.pcpus
+        assert sum(numbers(done.pcpu["idle_ns"])) + sum(numbers(done.vcpu["ran_ns"])) == everything
