@@ -1,27 +1,29 @@
 """An event-loop thread is replayed as a fiber a connection.
 
 A load generator (wrk, pgbench, redis-benchmark) drives many connections from one thread, and an event-loop server (an
-nginx worker, redis) answers them from one. The recorded order of such a thread's rows says in which order its connections
-happened to be ready, not that one had to wait for another: replayed strictly, a reply that is late on one connection holds
-up all the others, and the think times of all connections add up one after the other. So the rows are regrouped before
-they are replayed, always by the same rules:
+nginx worker, redis) answers them from one. The recorded order of such a thread's rows says in which order its
+connections happened to be ready, not that one had to wait for another: replayed strictly, a reply that is late on one
+connection holds up all the others, and the think times of all connections add up one after the other. So the rows are
+regrouped before they are replayed, always by the same rules:
 
-*Outside*: a thread with two or more connections becomes one thread for each: the connection's sends, receives and marks, and
-before each send an `outside` wait as long as the recorded think time, which is the time from the end of the row before on
-this connection to the send. Whatever else the thread did was the client's work, and is in those times.
+*Outside*: a thread with two or more connections becomes one thread for each: the connection's sends, receives and
+marks, and before each send an `outside` wait as long as the recorded think time, which is the time from the end of
+the row before on this connection to the send. Whatever else the thread did was the client's work, and is in those
+times.
 
 *Guest*: a thread that only answers becomes one thread for each connection. They exclude each other by a lock that is
-fair (first come, first served, as a loop serves what is ready): a receive, then under the lock what was recorded up to the
-next row of another connection. A thread only answers if, on every connection, nothing that it received elsewhere in between
-can be what its reply waited for: between a receive and the send after it, the thread never sent on another connection and then
-received there. A web server that asks a cache for each request does that, so it stays as recorded; redis, which reads
-several requests and then writes several replies, does not. What the thread did before its first connection is done by the first
-fiber while the others wait at a barrier; its `exit` comes when all of them are done.
+fair (first come, first served, as a loop serves what is ready): a receive, then under the lock what was recorded up
+to the next row of another connection. A thread only answers if, on every connection, nothing that it received
+elsewhere in between can be what its reply waited for: between a receive and the send after it, the thread never sent
+on another connection and then received there. A web server that asks a cache for each request does that, so it stays
+as recorded; redis, which reads several requests and then writes several replies, does not. What the thread did before
+its first connection is done by the first fiber while the others wait at a barrier; its `exit` comes when all of them
+are done.
 
-The lock is not held across a recorded `wait`: the wake-up may come from a thread that itself waits for another connection
-of the same loop. A wake-up of a thread that was split goes to the fiber with the wait that it ended (the k-th wake-up
-ends the k-th wait). Threads that use recorded locks or barriers, or share the receiving end of a connection with another
-thread, stay as they are: their order is more than the loop's.
+The lock is not held across a recorded `wait`: the wake-up may come from a thread that itself waits for another
+connection of the same loop. A wake-up of a thread that was split goes to the fiber with the wait that it ended (the
+k-th wake-up ends the k-th wait). Threads that use recorded locks or barriers, or share the receiving end of a
+connection with another thread, stay as they are: their order is more than the loop's.
 
 Bytes of each connection, marks, compute and privileged operations of the guest are the same before and after.
 """
@@ -221,7 +223,7 @@ class _Layout:
             return
         rows = np.flatnonzero(talk)
         before = _previous_of_flow(flow[rows])
-        # a row ends where the next one begins; marks take no time and carry the time at which their receive began to wait
+        # a row ends where the next one begins; marks take no time, and carry the time when their receive began to wait
         ends = _next_true(~np.isin(op, _MARKS))
         ended_ns = np.where(before >= 0, time_ns[np.minimum(ends[rows[before] + 1], b - a - 1)], 0)
         think_ns = np.maximum(0, time_ns[rows] - ended_ns)
@@ -368,7 +370,7 @@ def _behind_previous(op: NDArray[Any], flow: _Rows, sends: _Rows) -> tuple[_Rows
 
 
 def _next_true(mask: _Mask) -> _Rows:
-    """For each place the next one, itself included, where `mask` holds; its length where there is none, and one behind."""
+    """For each place, and one behind, the next one (itself included) where `mask` holds; the length where none is."""
     size = len(mask)
     at = np.where(mask, np.arange(size), size)
     result = np.minimum.accumulate(at[::-1])[::-1]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import random
 
-from attrs import define
+from attrs import Factory, define
 
 from hvbench.traces.format import OP_NAMES, OPS, Trace
 
 
 @define
 class Outcome:
-    """`stuck` has a line for each thread that did not come to its end."""
+    """`stuck` has a line for each thread that did not come to its end; `order` are the rows as they were replayed."""
 
     done: int
     stuck: list[str]
+    order: list[int] = Factory(list)
 
 
 def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
@@ -36,6 +37,7 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
         rows[thread].append(row)
     random_order = random.Random(seed) if seed is not None else None
     done = 0
+    replayed: list[int] = []
     for _ in range(loops):
         at = [0] * len(threads)
         wakes = [0] * len(threads)
@@ -91,6 +93,7 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
                     at[thread] += 1
                     budget -= 1
                     done += 1
+                    replayed.append(row)
                     moved = True
         stuck = [
             f"thread {thread} ({threads[thread].get('name', '?')}) at row {rows[thread][at[thread]]}: "
@@ -99,5 +102,5 @@ def replay(trace: Trace, loops: int = 1, seed: int | None = None) -> Outcome:
             if at[thread] < len(rows[thread])
         ]
         if stuck:
-            return Outcome(done, stuck)
-    return Outcome(done, [])
+            return Outcome(done, stuck, replayed)
+    return Outcome(done, [], replayed)
