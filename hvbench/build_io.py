@@ -7,7 +7,7 @@ records once the memory is laid out. `hvbench.build.build` calls both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -141,16 +141,18 @@ def _stated(module: Any, hook: str, params: Any) -> Any:
     return getattr(manager.hook, hook)(params=params)
 
 
-def refusal(spec: HostSpec) -> str:
-    """Why a host cannot be run with its switch, empty if it can: traffic to the outside needs an uplink."""
+def refusal(spec: HostSpec, names: Sequence[str]) -> str:
+    """Why a host cannot be run with its switch, empty if it can: traffic to the outside needs an uplink.
+
+    `names` are the VMs' names, in order.
+    """
     if spec.io is None or spec.io.switch.uplinks:
         return ""
-    for number, group in enumerate(spec.groups):
-        for flow in group.flows:
-            if OUTSIDE in (flow.a, flow.b):
-                vm = max(flow.a, flow.b)
-                return f"the switch has no uplink, but VM {vm} (group {number}) talks to the outside"
-    return ""
+    talkers = {max(f.a, f.b) for group in spec.groups for f in group.flows if OUTSIDE in (f.a, f.b)}
+    if not talkers:
+        return ""
+    who = ", ".join(names[vm] for vm in sorted(talkers))
+    return f"the switch has no uplink, but {who} {'talks' if len(talkers) == 1 else 'talk'} to the outside"
 
 
 # what traces say -----------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         io=io_spec(cell.workload.host, path, switch, technique, place),
         memory=memory_spec(plan, plan.groups, place),
     )
-    refused = refusal(spec)
+    refused = refusal(spec, [vm.name for vm in cell.workload.vms])
     if refused:
         who = cell.choices["switch"].label
         return CellResult("refused", f"{who}: {refused}", wall_s=time.perf_counter() - started)

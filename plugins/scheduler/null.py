@@ -1,24 +1,39 @@
-"""Null: every entity has its pCPU for good, and nobody is ever preempted.
+"""Null: every entity has its pCPU for good, and next to nobody is preempted.
 
 Overview: entities are dealt to the pCPUs in the order of their index (respecting affinity). A pCPU runs its own in order of
-arrival, each until it blocks. With at most one entity a pCPU this is static partitioning, the baseline without any
-scheduling; with more it shows what scheduling is for.
+arrival, each until it blocks or `sharing_slice_ns` is over. With at most one entity a pCPU this is static partitioning, the
+baseline without any scheduling; with more it shows what scheduling is for.
 
 Source: Xen, xen/common/sched/null.c.
 
-Claims: affinity. Neither work-conserving nor starvation-free.
+Claims: affinity, starvation-free. Not work-conserving: a pCPU idles while others queue.
 
-Not modelled: Xen parks entities that find no free pCPU until one is free; here they share one without preemption,
-so that hosts with more vCPUs than pCPUs can be compared at all.
+Not modelled: Xen parks entities that find no free pCPU until one is free, for ever if none ever is; here they share one and
+take turns in long slices, so that hosts with more vCPUs than pCPUs can be compared at all.
 """
 
 from __future__ import annotations
 
-from hvbench.policy import FOREVER, Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, kick, state
+from attrs import frozen
+
+from hvbench.policy import Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, kick, param, state
 
 AXIS = "scheduler"
-CLAIMS = frozenset({"affinity"})
+CLAIMS = frozenset({"affinity", "starvation-free"})
 CONTAINERS = (Fifo("runq", of="vcpu", per="pcpu"),)
+
+
+@frozen
+class Params:
+    """Parameters of null."""
+
+    sharing_slice_ns: int = param(
+        100_000_000,
+        unit="ns",
+        low=1,
+        help="turn of an entity where several are bound to one pCPU",
+        source="choice of this project: long against every other scheduler's slice",
+    )
 
 
 @state("vcpu")
@@ -79,4 +94,4 @@ def sched_sleep(host, vcpu, now):
 
 @hookimpl
 def sched_pick_next(host, pcpu, prev, now):
-    return fifo_pop(host, host.box.runq + pcpu), FOREVER
+    return fifo_pop(host, host.box.runq + pcpu), host.params.sharing_slice_ns

@@ -35,11 +35,11 @@ class Params:
         source="as the block layer it stands for: Yang et al., FAST 2012, 7.6 us",
     )
     exit_ns: int = param(
-        1_221,
+        0,
         unit="ns",
         low=0,
-        help="vCPU time to hand a frame to the virtual NIC",
-        source="Dall et al., USENIX ATC 2017, table 2: I/O in the host's kernel, 2,565 cycles at 2.1 GHz",
+        help="vCPU time to hand a frame to the virtual NIC, beyond what the technique charges",
+        source="the exit itself is the technique's cost; zero, so that it is charged once",
     )
     frame_ns: int = param(
         704,
@@ -56,11 +56,11 @@ class Params:
         source="Agache et al., NSDI 2020: 44 Gbit/s over the host's loopback, which copies twice",
     )
     interrupt_ns: int = param(
-        741,
+        0,
         unit="ns",
         low=0,
-        help="vCPU time for the answer's interrupt",
-        source="Dall et al., ISCA 2016, table II: virtual interrupt completion, 1,556 cycles at 2.1 GHz",
+        help="vCPU time for the answer's interrupt, beyond what the technique charges",
+        source="the exit itself is the technique's cost; zero, so that it is charged once",
     )
     filer_percent: int = param(
         200,
@@ -74,12 +74,12 @@ class Params:
 @hookimpl
 def hvbench_storage_path(params):
     return (
-        Step("vcpu", params.client_ns + params.exit_ns, source="Yang et al., FAST 2012; Dall et al., ATC 2017"),
+        Step("vcpu", params.client_ns + params.exit_ns, source="Yang et al., FAST 2012"),
         Step("net_thread", params.frame_ns, params.kib_ns, moves="out", source="Tu et al., SIGCOMM 2021"),
         Step("nic_out", source="workload's host section"),
         Step("processor", at="filer", moves="none", percent=params.filer_percent, source="Radkov et al., FAST 2004"),
         Step("medium", at="filer"),
         Step("nic_in", source="workload's host section"),
         Step("net_thread", params.frame_ns, params.kib_ns, moves="back", source="Tu et al., SIGCOMM 2021"),
-        Step("interrupt", params.interrupt_ns, source="Dall et al., ISCA 2016, table II"),
+        Step("interrupt", params.interrupt_ns),
     )

@@ -28,18 +28,18 @@ class Params:
     """Costs of a frame, queue length, offload."""
 
     kick_ns: int = param(
-        1_221,
+        0,
         unit="ns",
         low=0,
-        help="vCPU time to hand a frame to the virtual NIC",
-        source="Dall et al., USENIX ATC 2017, table 2: I/O in the host's kernel, 2,565 cycles at 2.1 GHz",
+        help="vCPU time to hand a frame to the virtual NIC, beyond what the technique charges",
+        source="the exit itself is the technique's cost; zero, so that it is charged once",
     )
     interrupt_ns: int = param(
-        741,
+        0,
         unit="ns",
         low=0,
-        help="vCPU time for a received frame's interrupt",
-        source="Dall et al., ISCA 2016, table II: virtual interrupt completion, 1,556 cycles at 2.1 GHz",
+        help="vCPU time for a received frame's interrupt, beyond what the technique charges",
+        source="the exit itself is the technique's cost; zero, so that it is charged once",
     )
     frame_ns: int = param(
         704,

@@ -585,12 +585,12 @@ def test_an_internal_switch_refuses_what_talks_to_the_outside():
     module = plugin("switch", "internal")
     internal = IoSpec(switch=switch_config(module, module.Params()))
     talks = [T(0, (send(0, 0, 1), forever())), T(0, (recv(0, 1, 1), forever()), outside=True)]
-    assert "VM 0" in refusal(spec_of([talks], internal, [OUT]))
+    assert "talker talks to the outside" in refusal(spec_of([talks], internal, [OUT]), ["talker"])
     stays = [T(0, (send(0, 0, 1000), forever())), T(1, (recv(0, 1, 1000), forever()))]
     spec = spec_of([stays], internal, [IN_HOST])
-    assert refusal(spec) == ""
+    assert refusal(spec, ["a", "b"]) == ""
     assert row(run(spec), "half")["consumed"] == 1000
-    assert refusal(spec_of([talks], IoSpec(), [OUT])) == ""
+    assert refusal(spec_of([talks], IoSpec(), [OUT]), ["talker"]) == ""
 
 
 def test_a_flow_with_both_ends_outside_is_refused():
