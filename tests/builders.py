@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -171,13 +172,19 @@ from hvbench.policy import hookimpl, param, state
 '''
 
 
+_writing = threading.Lock()
+
+
 def scheduler(body: str, name: str = "made") -> ModuleType:
     """A policy module from text; everything that hvbench.policy exports stands in it already."""
     text = HEADER + body
     # named by its content: the same text is compiled once, in every run
     path = _folder() / f"{name}_{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}.py"
-    path.write_text(text)
-    return load_file(path)
+    with _writing:
+        # two threads of a test must not read a file that the other is writing
+        if not path.exists():
+            path.write_text(text)
+        return load_file(path)
 
 
 def load_file(path: Path) -> ModuleType:
