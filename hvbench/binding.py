@@ -16,6 +16,8 @@ from __future__ import annotations
 import ctypes
 import inspect
 import operator
+import os
+import re
 import sys
 import threading
 import types
@@ -264,29 +266,50 @@ def _bind_one(
 
 
 def _compile_or_explain(policy: Chosen, hook: str, layouts: dict[str, Layout]) -> int:
-    from numba.core.errors import NumbaError
-
     try:
         return COMPILED.adapter(policy, hook, layouts)
-    except NumbaError as error:
+    except Exception as error:  # not all of Numba's errors are NumbaErrors
         raise BindError(explain(policy, hook, error)) from error
 
 
 def explain(policy: Chosen, hook: str, error: Exception) -> str:
-    """Numba's complaint in one line: policy, hook, the line, what is the matter."""
+    """Numba's complaint in one line: policy, hook, file and line, what is the matter."""
     text = str(error)
-    where = f"{policy.module.__file__}"
-    for line in text.splitlines():
-        if line.strip().startswith('File "') and str(policy.module.__file__).rsplit("/", 1)[-1] in line:
-            where = line.strip().removeprefix('File "').replace('", line ', ":").rstrip(":")
-            break
-    skip = ("Failed in nopython", "During:", "File ", "-", "<source", "This error", "[1]", "[2]")
-    reasons = [s.strip() for s in text.splitlines() if s.strip() and not s.strip().startswith(skip)]
-    reason = next((r for r in reasons if "read-only" in r or "has no" in r), reasons[0] if reasons else text)
     return (
-        f"{policy.name}: {hook} cannot be compiled ({where}): {reason}; hooks compute with integers, floats and the "
-        "host's tables only; run it with --interpret to step through it meanwhile"
+        f"{policy.name}: {hook} cannot be compiled ({_where(policy, hook, text)}): {_reason(text)}; hooks compute with "
+        "integers, floats and the host's tables only; run it with --interpret to step through it meanwhile"
     )
+
+
+def _where(policy: Chosen, hook: str, text: str) -> str:
+    """File and line that a complaint is about: as Numba says, else where an undefined name stands, else the hook."""
+    file = str(policy.module.__file__)
+    name = re.escape(os.path.basename(file))
+    found = re.search(rf'{name}", line (\d+)', text) or re.search(rf"{name} \((\d+)\)", text)
+    if found is not None:
+        return f"{file}:{found[1]}"
+    undefined = re.search(r"name '(\w+)' is not defined", text)
+    if undefined is not None:
+        with open(file, encoding="utf-8") as source:
+            for number, line in enumerate(source, 1):
+                if re.search(rf"\b{undefined[1]}\b", line.split("#")[0]):
+                    return f"{file}:{number}"
+    return f"{file}:{getattr(policy.module, hook).__code__.co_firstlineno}"
+
+
+def _reason(text: str) -> str:
+    """What Numba complains about at bottom: our own refusals, a named error, the last call that it cannot do."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if "read-only" in line or " has no " in line:
+            return line.removeprefix("TypingError: ")
+    # the innermost complaint follows the last of these
+    heads = [number for number, line in enumerate(lines) if "Failed in nopython" in line]
+    inner = lines[heads[-1] + 1 :] if heads else lines
+    calls = [line.removeprefix(">>> ") for line in inner if line.startswith(">>> ")]
+    if inner and inner[0].startswith("No implementation of function") and calls:
+        return f"there is no {calls[-1]}"
+    return re.split(r"\.? Raised from ", inner[0])[0] if inner else text
 
 
 def _through_pluggy(caller: Any, spec: hookspecs.Hook) -> Callable[..., Any]:
