@@ -164,15 +164,23 @@ def test_an_unknown_field_names_those_that_exist(kernel: object) -> None:
     assert "credits" in run(small_host(), policy, "plain").reason
 
 
-@pytest.mark.parametrize(
-    "statement", ["x = {now: 1}[now].foo", "open('/tmp/x')", "x = 'a' + 1", "import os", "x = undefined_name"]
-)
-def test_what_cannot_be_compiled_names_file_and_line(kernel: object, statement: str) -> None:
+UNCOMPILABLE = {
+    "x = {now: 1}[now].foo": "Unknown attribute 'foo'",
+    "open('/tmp/x')": "'open'",
+    "x = 'a' + 1": "there is no add(",
+    "import os": "IMPORT_NAME",
+    "x = undefined_name": "name 'undefined_name' is not defined",
+}
+
+
+@pytest.mark.parametrize("statement", UNCOMPILABLE)
+def test_what_cannot_be_compiled_names_file_line_and_reason(kernel: object, statement: str) -> None:
     policy = writer(statement)
     with pytest.raises(BindError) as refused:
         run(small_host(), policy)
     text = str(refused.value)
     assert "\n" not in text
+    assert UNCOMPILABLE[statement] in text
     found = re.search(r"sched_pick_next cannot be compiled \((?P<file>[^:)]+):(?P<line>\d+)\)", text)
     assert found is not None, text
     assert found["file"].endswith(str(policy.__file__).rsplit("/", 1)[-1])
