@@ -17,7 +17,6 @@ from hvbench.policy import FOREVER
 from tests.builders import MODES, MS, ROOT, US, compute, host, run, scheduler, sleep, vm
 from tests.kernel.illegal import KINDS, RAISES
 
-
 HOOK_OF = {"flood": "sched_wake", "select_pcpu": "sched_select_pcpu"}
 LINE = re.compile(
     r"(?P<policy>\S+): (?P<hook>\S+) at (?P<now>\d+) ns (answered (?P<answer>-?\d+) .*legal: (?P<legal>.+)|raised (?P<what>.+))"

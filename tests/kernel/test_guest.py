@@ -10,9 +10,9 @@ from hvbench.kernel.histogram import BUCKETS, H_REQUEST, H_WAKEUP, bucket_of
 from hvbench.readout import histograms
 from tests.builders import (
     MS,
-    S,
     US,
     Done,
+    S,
     barrier,
     bundled,
     compute,

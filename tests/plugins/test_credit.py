@@ -6,7 +6,7 @@ import pytest
 
 from hvbench.kernel.histogram import BUCKETS, H_WAKEUP, bucket_floor
 from hvbench.readout import histograms
-from tests.builders import MS, S, US, bundled, compute, host, numbers, run, sleep, vm
+from tests.builders import MS, US, S, bundled, compute, host, numbers, run, sleep, vm
 
 FOREVER = compute(1 << 50)
 
