@@ -3,8 +3,8 @@
 A cell's plugin manager holds exactly the chosen policies (and observers, if any). For each policy and
 hook the binder fills one row of the hook table:
 
-- *compiled*: an adapter of the one hook signature views the host with the policy's rights and own fields and calls
-  the hook function. It is cached on disk by the policy's source, so that a new stack or other parameters compile nothing.
+- *compiled*: an adapter of the one hook signature views the host with the policy's rights and own fields and
+  calls the hook function. It is cached on disk by the policy's source: a new stack or other parameters compile nothing.
 - *plain Python*: where a wrapper stands around the hook, where the policy cannot be compiled, or where the caller asks
   for it. A compiled shim passes the scalars to a ctypes callback. The callback keeps an exception on the cell and
   answers `RAISED_ANSWER`, upon which the kernel stops: ctypes would print it and go on.
