@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,7 +136,8 @@ WRITES = {
 
 
 def writer(statement: str) -> Any:
-    return scheduler(f"@hookimpl\ndef sched_pick_next(host, pcpu, prev, now):\n    {statement}\n    return runq_first(host), 1000\n")
+    head = "@hookimpl\ndef sched_pick_next(host, pcpu, prev, now):\n"
+    return scheduler(f"{head}    {statement}\n    return runq_first(host), 1000\n")
 
 
 @pytest.mark.parametrize("statement", WRITES)
@@ -184,23 +186,26 @@ def test_what_cannot_be_compiled_names_file_line_and_reason(kernel: object, stat
     found = re.search(r"sched_pick_next cannot be compiled \((?P<file>[^:)]+):(?P<line>\d+)\)", text)
     assert found is not None, text
     assert found["file"].endswith(str(policy.__file__).rsplit("/", 1)[-1])
-    source = open(str(policy.__file__)).read().splitlines()
+    source = Path(str(policy.__file__)).read_text().splitlines()
     assert statement in source[int(found["line"]) - 1]
 
 
+NOTHING = "@hookimpl\ndef sched_pick_next(host):\n    return 0, 1\n"
+
+
 def test_own_fields_may_not_hide_the_kernels(kernel: object) -> None:
-    policy = scheduler('@state("vcpu")\nclass Vcpu:\n    weight: int = 0\n' "@hookimpl\ndef sched_pick_next(host):\n    return 0, 1\n")
+    policy = scheduler('@state("vcpu")\nclass Vcpu:\n    weight: int = 0\n' + NOTHING)
     with pytest.raises(BindError, match="weight would hide a kernel field"):
         run(small_host(), policy)
 
 
 def test_state_of_an_unknown_table_names_the_tables(kernel: object) -> None:
-    policy = scheduler('@state("cpu")\nclass Cpu:\n    x: int = 0\n' "@hookimpl\ndef sched_pick_next(host):\n    return 0, 1\n")
+    policy = scheduler('@state("cpu")\nclass Cpu:\n    x: int = 0\n' + NOTHING)
     with pytest.raises(BindError, match=r"no such table; legal: host, .*vcpu"):
         run(small_host(), policy)
 
 
 def test_a_scheduler_may_not_implement_other_axes_hooks(kernel: object) -> None:
-    policy = scheduler("@hookimpl\ndef sched_pick_next(host):\n    return 0, 1\n\n@hookimpl\ndef mem_init(host, now):\n    pass\n")
+    policy = scheduler(NOTHING + "\n@hookimpl\ndef mem_init(host, now):\n    pass\n")
     with pytest.raises(BindError, match="one policy, one axis"):
         run(small_host(), policy)

@@ -1,4 +1,4 @@
-"""Benchmarks of the yardstick job (`make bench`); nothing is asserted about time. See report.py for figures and bars."""
+"""Benchmarks of the yardstick job (`make bench`); nothing is asserted about time. Figures and bars: report.py."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def test_a_worked_example() -> None:
 def test_a_short_slice_pays_a_part_and_owes_the_rest() -> None:
     """Slices of 4 us and a debt of 3 us: 2 us of refill and 2 of work a slice, and 1 us stays owed.
 
-    tau is 1 us, so 4 us of the other's time evict 4/5 of what is warm. First return: 4/5 of 5 us = 4 us owed; a slice of
-    4 us pays 2. Second return: 2 owed, 3 warm, of which 4/5 (2.4 us) go: 4.4 us owed, 2 paid.
+    tau is 1 us, so 4 us of the other's time evict 4/5 of what is warm. First return: 4/5 of 5 us = 4 us owed; a slice
+    of 4 us pays 2. Second return: 2 owed, 3 warm, of which 4/5 (2.4 us) go: 4.4 us owed, 2 paid.
     """
     spec = host(
         [vm([[FOREVER]]), vm([[FOREVER]])], horizon_ns=24 * US, cache_refill_ns=5 * US, cache_refill_tau_ns=1 * US

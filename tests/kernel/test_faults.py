@@ -29,7 +29,8 @@ def test_a_dead_guest_leaves_its_cpu_to_the_others(policy: str | None) -> None:
 
 
 def test_a_host_whose_guests_all_died_still_reaches_its_horizon() -> None:
-    done = run(with_faults(host([vm([[FOREVER]])], horizon_ns=MS), FaultSpec("guest", 0, 300 * US)), None, "interpreted")
+    spec = with_faults(host([vm([[FOREVER]])], horizon_ns=MS), FaultSpec("guest", 0, 300 * US))
+    done = run(spec, None, "interpreted")
     assert done.error is None and done.now == MS
     assert done.pcpu["guest_ns"][0] == 300 * US and done.pcpu["idle_ns"][0] == 700 * US
 

@@ -19,7 +19,8 @@ from tests.kernel.illegal import KINDS, RAISES
 
 HOOK_OF = {"flood": "sched_wake", "select_pcpu": "sched_select_pcpu"}
 LINE = re.compile(
-    r"(?P<policy>\S+): (?P<hook>\S+) at (?P<now>\d+) ns (answered (?P<answer>-?\d+) .*legal: (?P<legal>.+)|raised (?P<what>.+))"
+    r"(?P<policy>\S+): (?P<hook>\S+) at (?P<now>\d+) ns "
+    r"(answered (?P<answer>-?\d+) .*legal: (?P<legal>.+)|raised (?P<what>.+))"
 )
 
 
@@ -55,7 +56,9 @@ def test_a_broken_rule_ends_the_cell_and_names_who_when_what(outcomes: list[dict
             assert found["legal"] in LEGAL.values()
 
 
-@pytest.mark.parametrize("kind", ["vcpu_range", "negative_slice", "select_pcpu", "kick_range", "timer_number", "block_range"])
+@pytest.mark.parametrize(
+    "kind", ["vcpu_range", "negative_slice", "select_pcpu", "kick_range", "timer_number", "block_range"]
+)
 def test_the_error_repeats_the_illegal_value(outcomes: list[dict[str, Any]], kind: str) -> None:
     for o in outcomes:
         if o["kind"] == kind:

@@ -202,7 +202,7 @@ def test_a_client_outside_takes_no_cpu_of_the_host() -> None:
 
 def test_threads_of_one_vcpu_take_turns() -> None:
     # two threads, slices of 10 us: A B A B; B's 25 us end at 45 us, A's 30 us at 55 us
-    ops = [[mark_begin(), compute(30 * US), mark_end(), sleep(MS)], [mark_begin(), compute(25 * US), mark_end(), sleep(MS)]]
+    ops = [[mark_begin(), compute(n * US), mark_end(), sleep(MS)] for n in (30, 25)]
     done = simple(vm(ops), horizon_ns=200 * US, guest_slice_ns=10 * US)
     # B is first put on at 10 us, its mark begins then: 10..20, 30..40, 50..55
     assert requests(done) == {bucket_of(50 * US): 1, bucket_of(45 * US): 1}
@@ -240,7 +240,7 @@ def test_a_thread_is_not_taken_from_a_vcpu_that_was_woken_for_it() -> None:
     ops = [[compute(10 * US), wake(1), sleep(20 * US)], [wait(), compute(15 * US)]]
     done = simple(vm(ops, vcpus=2), pcpus=2, horizon_ns=300 * US)
     assert numbers(done.vcpu["ran_ns"]) == [100 * US, 150 * US]
-    # ten passes: vCPU 0 at the seam and by its timer (the last of which lies at the horizon), vCPU 1 at the seam and woken
+    # ten passes: vCPU 0 at the seam and by its timer (the last lies at the horizon), vCPU 1 at the seam and woken
     assert numbers(done.vcpu["dispatches"]) == [19, 20]
 
 

@@ -60,7 +60,11 @@ def test_an_entity_that_is_blocked_while_it_waits_leaves_the_queue() -> None:
                 unblock(host, 2)
             return (yield)
 
-    tenants = [vm([[compute(100 * US), sleep(10 * US)] * 9]), vm([[compute(4 * US), sleep(9 * US)]]), vm([[compute(5 * US), sleep(MS)]])]
+    tenants = [
+        vm([[compute(100 * US), sleep(10 * US)] * 9]),
+        vm([[compute(4 * US), sleep(9 * US)]]),
+        vm([[compute(5 * US), sleep(MS)]]),
+    ]
     done = run(host(tenants, pcpus=2, horizon_ns=400 * US), bundled("null"), "interpreted", observers=(Holder(),))
     assert done.error is None, done.error
     assert done.vcpu["ran_ns"][2] == 5 * US
