@@ -72,9 +72,9 @@ def vms(draw: Any) -> VmPlan:
 
 @st.composite
 def faults(draw: Any, vms_: int, pcpus: int, horizon_ns: int) -> FaultSpec:
-    """A guest that dies, or a pCPU that goes, for good or for a while."""
-    kind = draw(st.sampled_from(["guest", "pcpu"]))
-    target = draw(st.integers(0, (vms_ if kind == "guest" else pcpus) - 1))
+    """A guest that dies, or a pCPU (any but the first, so that one is left) that goes, for good or for a while."""
+    kind = draw(st.sampled_from(["guest", "pcpu"] if pcpus > 1 else ["guest"]))
+    target = draw(st.integers(0, vms_ - 1) if kind == "guest" else st.integers(1, pcpus - 1))
     at = draw(st.integers(1, max(1, horizon_ns)))
     return FaultSpec(kind, target, at, draw(st.sampled_from([0, at + 1, at + 5_000])))
 
