@@ -7,6 +7,7 @@ Bars are printed as met or missed and never asserted: a busy machine is no bug.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +43,10 @@ def measure() -> dict[str, float]:
         best[name] = max(best.get(name, 0.0), value)
 
     for _ in range(ROUNDS):
-        note("kernel", rate(jobs.kernel(100 * S)))
-        note("bare", rate(jobs.bare(400 * S)))
-        note("kernel, two threads", rate_of_two([jobs.kernel(100 * S) for _ in range(2)]))
-        note("bare, two threads", rate_of_two([jobs.bare(400 * S) for _ in range(2)]))
+        note("kernel", rate(jobs.kernel(600 * S)))
+        note("bare", rate(jobs.bare(3000 * S)))
+        note("kernel, two threads", rate_of_two([jobs.kernel(600 * S) for _ in range(2)]))
+        note("bare, two threads", rate_of_two([jobs.bare(3000 * S) for _ in range(2)]))
         note("plain", rate(jobs.kernel(4 * S, plain_python=True)))
         note("simpy", rate(jobs.simpy(4 * S)))
     return best
@@ -60,7 +61,8 @@ def lines(best: dict[str, float]) -> list[str]:
     gain = best["kernel, two threads"] / best["kernel"]
     bare_gain = best["bare, two threads"] / best["bare"]
     return [
-        f"yardstick job, decisions a second, best of {ROUNDS} interleaved rounds",
+        f"yardstick job, decisions a second, best of {ROUNDS} interleaved rounds"
+        f" ({os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end)",
         "  kernel, compiled round robin   " + against(best["kernel"], KERNEL_BAR, "{:,.0f}"),
         "  kernel, plain-Python policy    " + against(best["plain"], PLAIN_BAR, "{:,.0f}"),
         f"  bare Numba loop                {best['bare']:,.0f}",
