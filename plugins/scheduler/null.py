@@ -9,7 +9,7 @@ Source: Xen, xen/common/sched/null.c.
 Claims: affinity, starvation-free. Not work-conserving: a pCPU idles while others queue.
 
 Not modelled: Xen parks entities that find no free pCPU until one is free, for ever if none ever is; here they share one and
-take turns in long slices, so that hosts with more vCPUs than pCPUs can be compared at all.
+take turns, so that hosts with more vCPUs than pCPUs can be compared at all.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Params:
     """Parameters of null."""
 
     sharing_slice_ns: int = param(
-        100_000_000,
+        10_000_000,
         unit="ns",
         low=1,
         help="turn of an entity where several are bound to one pCPU",
-        source="choice of this project: long against every other scheduler's slice",
+        source="choice of this project: as round-robin",
     )
 
 

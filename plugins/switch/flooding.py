@@ -16,7 +16,10 @@ from __future__ import annotations
 from hvbench.policy import Control, hookimpl
 
 AXIS = "switch"
-CONTROL = Control(worst_on={}, why="traffic between the host's VMs takes the uplink's bandwidth, too")
+CONTROL = Control(
+    worst_on={"web": "overhead_share"},
+    why="every port pays for frames that are not its own, and traffic between VMs takes the uplink, too",
+)
 
 FLOOD = -2
 
