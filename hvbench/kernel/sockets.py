@@ -123,6 +123,8 @@ def arrive(host: Any, f: int) -> None:
             m = host.vm_io[x.target]
             m.net_rx_bytes += payload
             m.net_rx_frames += 1
+    elif host.now >= host.warmup_ns:
+        host.vm_io[x.source].net_out_bytes += payload
     if x.proto != PROTO_TCP:
         x.frames_out -= 1
         x.available += payload

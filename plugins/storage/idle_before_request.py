@@ -16,7 +16,7 @@ from attrs import frozen
 from hvbench.policy import Control, hookimpl, param
 
 AXIS = "storage"
-CONTROL = Control(worst_on={}, why="every request waits ten milliseconds for nothing")
+CONTROL = Control(worst_on={"files": "slowdown_geomean"}, why="every request waits ten milliseconds for nothing")
 
 
 @frozen

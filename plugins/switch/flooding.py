@@ -16,7 +16,7 @@ from __future__ import annotations
 from hvbench.policy import Control, hookimpl
 
 AXIS = "switch"
-CONTROL = Control(worst_on={}, why="traffic between the host's VMs takes the uplink's bandwidth, too")
+CONTROL = Control(worst_on={"web": "slowdown_geomean"}, why="traffic between the host's VMs takes the uplink's bandwidth, too")
 
 FLOOD = -2
 

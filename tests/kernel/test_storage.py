@@ -25,7 +25,6 @@ from hvbench.policy import blk_first, blk_next, serve_device, set_timer
 from hvbench.state.proxies import HostProxy
 from hvbench.state.records import HOST_THREAD
 from hvbench.state.schema import STORAGE_SLOT
-
 from tests.io_hosts import (
     MS,
     T,
@@ -349,10 +348,12 @@ def test_guests_traffic_slows_nas_writes_on_the_same_card():
     assert beside > 2 * alone
 
 
-def test_nas_reads_do_not_meet_what_guests_send():
+def test_of_nas_reads_only_the_requests_meet_what_guests_send():
+    """A card sends and receives at once: a read waits for one window of the guest's, once, not for its own data."""
     ops = tuple(read(k * 64, 32) for k in range(20))
     alone, beside = (latencies(_nas(ops, t))[0] for t in (False, True))
-    assert beside < 1.3 * alone, "a card sends and receives at once"
+    window = 131_072 * 8 * 1.07
+    assert 0 < beside - alone < 20 * window
 
 
 def test_a_dropped_piece_of_a_write_is_sent_again_after_the_time_out():
