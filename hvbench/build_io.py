@@ -71,8 +71,8 @@ class FlowSpec:
 class IoSpec:
     """The machine's storage and network, and the way that storage and switch policies take through them.
 
-    `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the technique or a host OS
-    under the hypervisor costs. `requests` bounds the block requests that exist at once.
+    `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the
+    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once.
     """
 
     path: tuple[Step, ...] = DEFAULT_PATH
@@ -171,8 +171,8 @@ def flows_of(meta: Mapping[str, Any], vm_of_tier: Mapping[str, int]) -> tuple[Fl
 def flow_ends(meta: Mapping[str, Any], columns: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """For each row of a trace with a flow, 0 or 1: the end at which its thread is (0 elsewhere).
 
-    That is the end of the thread's tier. Where both ends are in one tier, the process that comes first in the trace is end 0
-    and others are end 1; where a single process talks to itself, senders are end 0 and receivers end 1.
+    That is the end of the thread's tier. Where both ends are in one tier, the process that comes first in the trace
+    is end 0 and others are end 1; where a single process talks to itself, senders are end 0 and receivers end 1.
     """
     from hvbench.traces.format import OPS
 

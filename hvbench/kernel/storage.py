@@ -1,8 +1,8 @@
 """Storage: a block request's way along the steps of its path, and back to who asked for it.
 
 A path is data (table step), stated by the storage policy: CPU time of the vCPU that submits, work on the host
-thread that emulates the disk, stations (controllers, fabric, remote processors, media), the physical NIC. `submit_io` begins
-a request; when its last step is done it stands in a list of completed requests, whose owners
+thread that emulates the disk, stations (controllers, fabric, remote processors, media), the physical NIC.
+`submit_io` begins a request; when its last step is done it stands in a list of completed requests, whose owners
 `hvbench.kernel.devices` tells, so that nothing here calls the memory side.
 """
 
@@ -60,8 +60,8 @@ HEADER_BYTES = 256
 def submit_io(host: Any, vm: int, write: int, sector: int, pages: int, why: int, who: int, v: int) -> int:
     """Begin a block request; returns its index, -1 (and the cell fails) if the table is full.
 
-    `sector` and `pages` are in units of 4 KiB on the VM's virtual disk, `vm` = -1 means the host's own swap area. `v` is the
-    vCPU that submits, -1 for none. `why` and `who` are handed back on completion. Never completes at once.
+    `sector` and `pages` are in units of 4 KiB on the VM's virtual disk, `vm` = -1 means the host's own swap area.
+    `v` is the vCPU that submits, -1 for none. `why` and `who` are handed back on completion. Never completes at once.
     """
     io = host.io[0]
     r = io.request_free
@@ -154,7 +154,7 @@ def go_on(host: Any, r: int) -> None:
         elif kind == S_STATION:
             station_enter(host, s.station + choose_way(host, r, s.ways), r)
             return
-        elif kind == S_WIRE_OUT or kind == S_WIRE_IN:
+        elif kind in (S_WIRE_OUT, S_WIRE_IN):
             q.state = R_NET
             moves = MOVES_OUT if kind == S_WIRE_OUT else MOVES_BACK
             size = HEADER_BYTES + moved_bytes(moves, q.write, q.pages)
@@ -166,8 +166,9 @@ def go_on(host: Any, r: int) -> None:
 def pipe_ns(host: Any, r: int, st: int) -> int:
     """How long a request is held up by the filer's link, which passes pieces on while others are still to come.
 
-    On the way out the host's card has just carried all of it: the link is done a piece later, or when it has worked off all
-    bytes at its own rate. On the way back the card may begin when, at its rate, it will not overtake the link.
+    On the way out the host's card has just carried all of it: the link is done a piece later, or when it has worked
+    off all bytes at its own rate. On the way back the card may begin when, at its rate, it will not overtake the
+    link.
     """
     s = host.station[st]
     q = host.request[r]

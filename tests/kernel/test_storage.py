@@ -12,7 +12,7 @@ from hvbench.errors import UserError
 from hvbench.kernel.disk import positioning_ns
 from hvbench.kernel.guards import E_RANGE, E_REQUEST_RANGE
 from hvbench.kernel.histogram import BUCKETS, H_IO, HISTOGRAMS
-from hvbench.machine import Array, Disk, Filer, Nic
+from hvbench.machine import Array, Disk, Filer
 from hvbench.paths import (
     BLOCK_LAYER_NS,
     CONTROLLER_NS,
@@ -301,7 +301,8 @@ def test_the_mean_seek_is_the_data_sheets():
 
 
 def test_a_disk_waits_for_the_platter_half_a_turn_on_average():
-    memory = build(spec_of([[T(0, (forever(),))]], IoSpec(path=BARE, disk=attrs.evolve(HDD, seek_ns=0, track_seek_ns=0))))
+    disk = attrs.evolve(HDD, seek_ns=0, track_seek_ns=0)
+    memory = build(spec_of([[T(0, (forever(),))]], IoSpec(path=BARE, disk=disk)))
     host = HostProxy(memory, -1)
     rng = np.random.default_rng(4)
     waits = []
@@ -332,14 +333,14 @@ def test_virtual_disks_do_not_overlap():
 # NAS ---------------------------------------------------------------------------------------------------------
 
 
-def _nas(ops, traffic, policies=(), nic=Nic()):
+def _nas(ops, traffic, policies=()):
     groups = [[T(0, (*ops, forever()))]]
     flows = [()]
     if traffic:
-        groups.append([T(1, (send(0, 0, 40_000_000), forever())), T(1, (recv(0, 1, 40_000_000), forever()), outside=True)])
+        size = 40_000_000
+        groups.append([T(1, (send(0, 0, size), forever())), T(1, (recv(0, 1, size), forever()), outside=True)])
         flows.append([FlowSpec("tcp", 1, -1)])
-    io = attrs.evolve(stated("nas"), nic=nic)
-    return run(spec_of(groups, io, flows), policies, check=False, step=500)
+    return run(spec_of(groups, stated("nas"), flows), policies, check=False, step=500)
 
 
 def test_guests_traffic_slows_nas_writes_on_the_same_card():

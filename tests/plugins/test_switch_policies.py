@@ -58,7 +58,8 @@ def test_a_short_port_queue_drops():
         groups = [[T(v, (send(0, 0, SIZE), forever())), T(3, (recv(0, 1, SIZE), forever()))] for v in range(3)]
         io = IoSpec(switch=config_of("bridged", port_queue=queue, segmentation_offload=False))
         memory = run(
-            spec_of(groups, io, [[FlowSpec("tcp", v, 3)] for v in range(3)], pcpus=8, horizon_ns=9_000 * MS), check=False
+            spec_of(groups, io, [[FlowSpec("tcp", v, 3)] for v in range(3)], pcpus=8, horizon_ns=9_000 * MS),
+            check=False,
         )
         assert [row(memory, "half", 2 * v)["consumed"] for v in range(3)] == [SIZE] * 3
         return row(memory, "port", 3)["drops"]
