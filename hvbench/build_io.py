@@ -15,6 +15,7 @@ import numpy as np
 
 from hvbench.errors import UserError
 from hvbench.kernel.disk import PAGE_BYTES, WAYS
+from hvbench.machine import Array, Disk, Filer, Nic
 from hvbench.paths import DEFAULT_PATH, DEFAULT_SWITCH, Step, SwitchConfig
 from hvbench.state.memory import HostMemory
 from hvbench.state.records_io import (
@@ -30,6 +31,7 @@ from hvbench.state.records_io import (
     S_DELAY,
     S_END,
     S_INTERRUPT,
+    S_PIPE,
     S_STATION,
     S_THREAD,
     S_VCPU,
@@ -39,7 +41,6 @@ from hvbench.state.records_io import (
     ST_MEDIUM,
     ST_QUEUE,
 )
-from hvbench.machine import Array, Disk, Filer, Nic
 
 if TYPE_CHECKING:
     from hvbench.build import HostSpec
@@ -70,8 +71,8 @@ class FlowSpec:
 class IoSpec:
     """The machine's storage and network, and the way that storage and switch policies take through them.
 
-    `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the technique or a host OS
-    under the hypervisor costs. `requests` bounds the block requests that exist at once.
+    `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the
+    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once.
     """
 
     path: tuple[Step, ...] = DEFAULT_PATH
@@ -170,8 +171,8 @@ def flows_of(meta: Mapping[str, Any], vm_of_tier: Mapping[str, int]) -> tuple[Fl
 def flow_ends(meta: Mapping[str, Any], columns: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """For each row of a trace with a flow, 0 or 1: the end at which its thread is (0 elsewhere).
 
-    That is the end of the thread's tier. Where both ends are in one tier, the process that comes first in the trace is end 0
-    and others are end 1; where a single process talks to itself, senders are end 0 and receivers end 1.
+    That is the end of the thread's tier. Where both ends are in one tier, the process that comes first in the trace
+    is end 0 and others are end 1; where a single process talks to itself, senders are end 0 and receivers end 1.
     """
     from hvbench.traces.format import OPS
 
@@ -325,23 +326,23 @@ def _lay_path(io: IoSpec) -> tuple[list[dict[str, int]], list[dict[str, int]], i
             at = station(
                 kind=ST_QUEUE, servers=s.servers, read_ns=s.cost_ns, write_ns=s.cost_ns, ps_per_byte=ps, moves=moves
             )
-            add(S_STATION, **{"station": at})
+            add(S_STATION, station=at)
         elif s.kind in ("fabric_out", "fabric_in"):
             moves = MOVES_OUT if s.kind == "fabric_out" else MOVES_BACK
             ps = _picoseconds(io.array.bandwidth_bytes_per_s)
             first = len(stations)
             for _ in range(s.ways):
                 station(kind=ST_QUEUE, servers=1, ps_per_byte=ps, moves=moves)
-            add(S_STATION, **{"station": first, "ways": s.ways})
+            add(S_STATION, station=first, ways=s.ways)
             add(S_DELAY, cost_ns=io.array.latency_ns + s.cost_ns)
         elif s.kind == "nic_out":
             add(S_WIRE_OUT)
             at = station(ps_per_byte=_picoseconds(io.filer.bandwidth_bytes_per_s), moves=MOVES_OUT)
-            add(S_STATION, **{"station": at})
+            add(S_PIPE, station=at)
             add(S_DELAY, cost_ns=max(0, io.filer.latency_ns - io.nic.latency_ns) + s.cost_ns)
         elif s.kind == "nic_in":
             at = station(ps_per_byte=_picoseconds(io.filer.bandwidth_bytes_per_s), moves=MOVES_BACK)
-            add(S_STATION, **{"station": at})
+            add(S_PIPE, station=at)
             add(S_DELAY, cost_ns=max(0, io.filer.latency_ns - io.nic.latency_ns) + s.cost_ns)
             add(S_WIRE_IN)
         elif s.kind == "processor":
@@ -361,7 +362,7 @@ def _lay_path(io: IoSpec) -> tuple[list[dict[str, int]], list[dict[str, int]], i
                 cache_sets=sets,
             )
             lines += sets * WAYS
-            add(S_STATION, **{"station": at, "skip": -2})
+            add(S_STATION, station=at, skip=-2)
         elif s.kind == "medium":
             disk = _medium(io)
             at = station(
@@ -375,7 +376,7 @@ def _lay_path(io: IoSpec) -> tuple[list[dict[str, int]], list[dict[str, int]], i
                 rotation_ns=disk.rotation_ns,
                 pages=max(1, disk.capacity_bytes // PAGE_BYTES),
             )
-            add(S_STATION, **{"station": at})
+            add(S_STATION, station=at)
             for step in steps:
                 if step.get("skip") == -2:
                     step["skip"] = len(steps)

@@ -62,7 +62,7 @@ METRICS: tuple[Metric, ...] = (
     _cell("io_latency_p50_ns", "ns", "lower", "I/O p50", "From a guest's block request to its completion, median."),
     _cell("io_latency_p99_ns", "ns", "lower", "I/O p99", "From a guest's block request to its completion, 99th percentile."),
     # network
-    _cell("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes delivered to receivers a second, all VMs."),
+    _cell("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes that reached receivers a second, in VMs and outside."),
     _cell("network_frames_dropped", "count", "lower", "drops", "Frames dropped in switches and at cards."),
     _cell("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of marked requests, median."),
     _cell("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of marked requests, 99th percentile."),
@@ -88,7 +88,7 @@ METRICS: tuple[Metric, ...] = (
     _vm("disk_read_requests", "count", "lower", "disk reads", "Its read requests."),
     _vm("disk_write_requests", "count", "lower", "disk writes", "Its write requests."),
     _vm("io_latency_p99_ns", "ns", "lower", "I/O p99", "From its block requests to their completion, 99th percentile."),
-    _vm("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes delivered to it a second."),
+    _vm("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes that reached it, or receivers outside from it, a second."),
     _vm("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of its marked requests, median."),
     _vm("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of its marked requests, 99th percentile."),
     _vm("backlog_ns", "ns", "lower", "backlog", "How late its recorded work was at the end."),

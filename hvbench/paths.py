@@ -1,10 +1,12 @@
 """How a storage policy states its path, and a switch policy its configuration, as data.
 
-A path is a tuple of steps, from the guest's front end to the medium and back. Which medium, array, filer and network card
-there are, and how fast they are, stands in the workload's host section: a path says only which way a request goes.
+A path is a tuple of steps, from the guest's front end to the medium and back. Which medium, array, filer and
+network card there are, and how fast they are, stands in the workload's host section: a path says only which way a
+request goes.
 
-Exits and interrupts of a vCPU are the technique's costs and stand there. Costs in cycles were measured at 2.1 GHz (Xeon E5-2450): C.
-Dall, S. Li, J. Nieh, "Optimizing the Design and Implementation of the Linux ARM Hypervisor", USENIX ATC 2017, table 2.
+Exits and interrupts of a vCPU are the technique's costs and stand there. Costs in cycles were measured at 2.1 GHz
+(Xeon E5-2450): C. Dall, S. Li, J. Nieh, "Optimizing the Design and Implementation of the Linux ARM Hypervisor",
+USENIX ATC 2017, table 2.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ FRAME_NS = 704
 """A frame through the host kernel's network stack: 1.42 million a second on one core (W. Tu et al., SIGCOMM 2021, P2P,
 kernel data path, one flow)."""
 COPY_KIB_NS = 93
-"""Copying a KiB once: 44 Gbit/s over the host's loopback, which copies twice (A. Agache et al., "Firecracker", NSDI 2020)."""
+"""Copying a KiB once: 44 Gbit/s over the host's loopback, which copies twice (A. Agache et al., "Firecracker", NSDI
+2020)."""
 
 KINDS = {
     "vcpu": "CPU time on the vCPU that submits: exits, the virtual device's front end",
@@ -66,7 +69,8 @@ class Step:
 class SwitchConfig:
     """What a switch is made of, and what a frame costs on it.
 
-    `kick_ns` and `interrupt_ns` are vCPU time beyond what the technique charges for the exit and the interrupt themselves.
+    `kick_ns` and `interrupt_ns` are vCPU time beyond what the technique charges for the exit and the interrupt
+    themselves.
     """
 
     uplinks: bool = True

@@ -85,7 +85,7 @@ def io_metrics(memory: HostMemory) -> dict[str, float | int]:
         "disk_write_requests": int(io["disk_write_requests"].sum()),
         "io_latency_p50_ns": histogram.percentile(counts, 0.5),
         "io_latency_p99_ns": histogram.percentile(counts, 0.99),
-        "network_bytes_per_s": int(io["net_rx_bytes"].sum()) / seconds,
+        "network_bytes_per_s": int(io["net_rx_bytes"].sum() + io["net_out_bytes"].sum()) / seconds,
         "network_frames_dropped": int(io["frames_dropped"].sum()),
         "network_retransmissions": int(io["retransmissions"].sum()),
     }
@@ -100,7 +100,7 @@ def vm_io_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "disk_read_requests": int(row["disk_read_requests"]),
         "disk_write_requests": int(row["disk_write_requests"]),
         "io_latency_p99_ns": histogram.percentile(counts[histogram.H_IO], 0.99),
-        "network_bytes_per_s": int(row["net_rx_bytes"]) / seconds,
+        "network_bytes_per_s": int(row["net_rx_bytes"] + row["net_out_bytes"]) / seconds,
         "network_frames_dropped": int(row["frames_dropped"]),
     }
 

@@ -1,9 +1,10 @@
 """How long a medium takes for a request, and what a filer's or an array's cache holds.
 
-Moving parts: the seek grows with the square root of the distance (C. Ruemmler, J. Wilkes, "An introduction to disk drive
-modeling", IEEE Computer 27(3), 1994), scaled so that its mean over random pairs of places is the data sheet's average
-(the mean of the square root of a random distance is 8/15). The rotation that a request waits for follows from where the platter stands when the heads arrive. A
-request that begins where the one before it ended is served from the drive's read-ahead buffer: no positioning.
+Moving parts: the seek grows with the square root of the distance (C. Ruemmler, J. Wilkes, "An introduction to disk
+drive modeling", IEEE Computer 27(3), 1994), scaled so that its mean over random pairs of places is the data sheet's
+average (the mean of the square root of a random distance is 8/15). The rotation that a request waits for follows
+from where the platter stands when the heads arrive. A request that begins where the one before it ended is served
+from the drive's read-ahead buffer: no positioning.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Each direction of a flow is a *half*. TCP here is minimal: bytes are delivered in order, each frame is acknowledged for
 itself (as with selective acknowledgement), the window is the smaller of the congestion window and a fixed one, and what
 was lost is sent again when a frame that was sent later is acknowledged (RFC 8985, which follows from duplicate
-acknowledgements), that is after a round trip, else after the time-out. Congestion window: RFC 5681 (slow start, congestion avoidance, halved at most once a window),
-initial window of 10 segments: RFC 6928. Round-trip time: RFC 6298, without frames that were sent again.
+acknowledgements), that is after a round trip, else after the time-out. Congestion window: RFC 5681 (slow start,
+congestion avoidance, halved at most once a window), initial window of 10 segments: RFC 6928. Round-trip time: RFC
+6298, without frames that were sent again.
 
 Nothing here sends: a half that may be able to is put into a list (`want_pump`) that
 `hvbench.kernel.tcp.pump_all` empties, so that no function calls itself.
@@ -123,6 +124,8 @@ def arrive(host: Any, f: int) -> None:
             m = host.vm_io[x.target]
             m.net_rx_bytes += payload
             m.net_rx_frames += 1
+    elif host.now >= host.warmup_ns:
+        host.vm_io[x.source].net_out_bytes += payload
     if x.proto != PROTO_TCP:
         x.frames_out -= 1
         x.available += payload
@@ -177,7 +180,8 @@ def hold_frame(host: Any, h: int, f: int) -> None:
 def acknowledge(host: Any, h: int, payload: int, seq: int, sent_ns: int, again: int) -> None:
     """Tell the sender that a frame has arrived: at once within the host, after the wire's latency from outside.
 
-    An acknowledgement is charged like a small frame, but neither queues nor is it lost: those of a window replace each other.
+    An acknowledgement is charged like a small frame, but neither queues nor is it lost: those of a window replace
+    each other.
     """
     x = host.half[h]
     if x.uplink < 0:

@@ -1,8 +1,8 @@
 """Storage: a block request's way along the steps of its path, and back to who asked for it.
 
 A path is data (table step), stated by the storage policy: CPU time of the vCPU that submits, work on the host
-thread that emulates the disk, stations (controllers, fabric, remote processors, media), the physical NIC. `submit_io` begins
-a request; when its last step is done it stands in a list of completed requests, whose owners
+thread that emulates the disk, stations (controllers, fabric, remote processors, media), the physical NIC.
+`submit_io` begins a request; when its last step is done it stands in a list of completed requests, whose owners
 `hvbench.kernel.devices` tells, so that nothing here calls the memory side.
 """
 
@@ -18,7 +18,7 @@ from hvbench.kernel.guards import E_CAPACITY, E_OUTBOX_KIND, E_RANGE, E_REQUEST_
 from hvbench.kernel.histogram import H_IO, observe
 from hvbench.kernel.hook_rows import BLK_INIT, BLK_SELECT_PATH, BLK_TIMER
 from hvbench.kernel.io_requests import O_SERVE_DEVICE
-from hvbench.kernel.network import send_storage
+from hvbench.kernel.network import STORAGE_CHUNK_BYTES, send_storage
 from hvbench.kernel.outcome import DONE
 from hvbench.kernel.sockets import charge_vm
 from hvbench.kernel.stations import owner, station_enter, station_leave, station_serve
@@ -38,6 +38,7 @@ from hvbench.state.records_io import (
     S_DELAY,
     S_END,
     S_INTERRUPT,
+    S_PIPE,
     S_STATION,
     S_THREAD,
     S_VCPU,
@@ -59,8 +60,8 @@ HEADER_BYTES = 256
 def submit_io(host: Any, vm: int, write: int, sector: int, pages: int, why: int, who: int, v: int) -> int:
     """Begin a block request; returns its index, -1 (and the cell fails) if the table is full.
 
-    `sector` and `pages` are in units of 4 KiB on the VM's virtual disk, `vm` = -1 means the host's own swap area. `v` is the
-    vCPU that submits, -1 for none. `why` and `who` are handed back on completion. Never completes at once.
+    `sector` and `pages` are in units of 4 KiB on the VM's virtual disk, `vm` = -1 means the host's own swap area.
+    `v` is the vCPU that submits, -1 for none. `why` and `who` are handed back on completion. Never completes at once.
     """
     io = host.io[0]
     r = io.request_free
@@ -144,15 +145,48 @@ def go_on(host: Any, r: int) -> None:
                 q.state = R_DELAY
                 arm(host, K_DEVICE, r, host.now + s.cost_ns)
                 return
+        elif kind == S_PIPE:
+            wait = pipe_ns(host, r, s.station)
+            if wait > 0:
+                q.state = R_DELAY
+                arm(host, K_DEVICE, r, host.now + wait)
+                return
         elif kind == S_STATION:
             station_enter(host, s.station + choose_way(host, r, s.ways), r)
             return
-        elif kind == S_WIRE_OUT or kind == S_WIRE_IN:
+        elif kind in (S_WIRE_OUT, S_WIRE_IN):
             q.state = R_NET
             moves = MOVES_OUT if kind == S_WIRE_OUT else MOVES_BACK
             size = HEADER_BYTES + moved_bytes(moves, q.write, q.pages)
             send_storage(host, r, size, 1 if kind == S_WIRE_OUT else 0)
             return
+
+
+@jit
+def pipe_ns(host: Any, r: int, st: int) -> int:
+    """How long a request is held up by the filer's link, which passes pieces on while others are still to come.
+
+    On the way out the host's card has just carried all of it: the link is done a piece later, or when it has worked
+    off all bytes at its own rate. On the way back the card may begin when, at its rate, it will not overtake the
+    link.
+    """
+    s = host.station[st]
+    q = host.request[r]
+    size = moved_bytes(s.moves, q.write, q.pages)
+    if size == 0:
+        return 0
+    own = s.ps_per_byte
+    card = host.link[0].ps_per_byte
+    piece = min(size, STORAGE_CHUNK_BYTES)
+    now = host.now
+    if s.moves == MOVES_OUT:
+        done = now + (piece * own + (size - piece) * max(0, own - card)) // 1000
+        done = max(done, s.free_ns + size * own // 1000)
+        s.free_ns = done
+        return done - now
+    done = max(now, s.free_ns) + size * own // 1000
+    s.free_ns = done
+    return done - (size - piece) * min(own, card) // 1000 - now
 
 
 @jit

@@ -1,7 +1,7 @@
 """The virtual switch: forwarding, queues at ports, delivery.
 
-A port's queue leads to its device: a VM's to the host thread that emulates its NIC (or straight to the guest where nothing
-emulates), an uplink's to its physical link.
+A port's queue leads to its device: a VM's to the host thread that emulates its NIC (or straight to the guest where
+nothing emulates), an uplink's to its physical link.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def flood(host: Any, f: int, in_port: int) -> None:
     fr = host.frame[f]
     target = fr.target_port
     for p in range(host.io[0].first_uplink + host.io[0].attached_uplinks):
-        if p == in_port or p == target or full(host, f, p):
+        if p in (in_port, target) or full(host, f, p):
             continue
         copy = new_frame(host, FRAME_COPY, -1, fr.payload)
         if copy < 0:

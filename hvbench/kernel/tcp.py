@@ -18,7 +18,6 @@ from hvbench.kernel.work import submit
 from hvbench.kernel.work_kinds import WORK_FRAME_TX
 from hvbench.state.records_io import F_TX, FRAME_DATA
 
-
 WINDOW_PARTS = 3
 """A frame takes at most a third of the window, so that acknowledgements keep coming (Linux tcp_tso_win_divisor)."""
 

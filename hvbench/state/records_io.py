@@ -11,7 +11,7 @@ REQUEST_STATES = (
 )  # fmt: skip
 
 # kinds of steps on a storage path
-(S_END, S_VCPU, S_THREAD, S_STATION, S_DELAY, S_WIRE_OUT, S_WIRE_IN, S_INTERRUPT) = range(8)
+(S_END, S_VCPU, S_THREAD, S_STATION, S_DELAY, S_WIRE_OUT, S_WIRE_IN, S_INTERRUPT, S_PIPE) = range(9)
 # which bytes a step moves: none, those that leave the guest (writes), those that come back (reads), all
 MOVES_NONE, MOVES_OUT, MOVES_BACK, MOVES_ALL = range(4)
 
@@ -125,6 +125,7 @@ class Station:
     write_ns: int = col("time of a write before its bytes move, ns")
     ps_per_byte: int = col("time of a byte, picoseconds")
     moves: int = col("which bytes it moves, as a step's", default=3)
+    free_ns: int = col("a filer's link: when it has carried all that was sent so far")
     seek_ns: int = col("average seek, ns; 0: no moving parts")
     track_seek_ns: int = col("shortest seek, ns")
     rotation_ns: int = col("one revolution, ns")
@@ -189,6 +190,7 @@ class VmIo:
     disk_wait_ns: int = col("sum of block requests' latencies, since the end of the warm-up")
     net_tx_bytes: int = col("bytes handed to its virtual NIC, since the end of the warm-up")
     net_rx_bytes: int = col("bytes received, since the end of the warm-up")
+    net_out_bytes: int = col("bytes of it that reached receivers outside, since the end of the warm-up")
     net_tx_frames: int = col("frames handed to its virtual NIC, retransmissions included, since the warm-up's end")
     net_rx_frames: int = col("frames received, since the end of the warm-up")
     frames_dropped: int = col("frames to or from it that were dropped, since the end of the warm-up")

@@ -4,8 +4,8 @@ Overview: a guest's request leaves through a virtual SCSI adapter (an exit of th
 thread that emulates the VM's disk, passes the controller and is served by the host's disk; its completion comes back
 through the same thread as an interrupt. Requests are served in order of arrival.
 
-Source: virtio-scsi and QEMU's iothreads, ESX's vSCSI, Xen's tapdisk have these stages. The costs' sources stand with the
-parameters.
+Source: virtio-scsi and QEMU's iothreads, ESX's vSCSI, Xen's tapdisk have these stages. The costs' sources stand
+with the parameters.
 
 Claims: fifo.
 

@@ -1,16 +1,18 @@
 """NAS: files of a filer, over the guest's virtual NIC and the host's network card.
 
 Overview: the guest itself is the filer's client. A request costs the client's protocol on the vCPU and an exit of the
-virtual NIC, then the host thread that emulates the NIC (with a copy), the *physical network card that the guests' frames use
-too*, the filer's link, its processor and cache, its disks, and the way back.
+virtual NIC, then the host thread that emulates the NIC (with a copy), the *physical network card that the guests'
+frames use too*, the filer's link, its processor and cache, its disks, and the way back.
 
 Source: P. Radkov et al., "A Performance Comparison of NFS and iSCSI for IP-Networked Storage", FAST 2004: the server's
-processing path per request is about twice as long as for block storage. Card, filer and disks stand in the workload's host section.
+processing path per request is about twice as long as for block storage. Card, filer and disks stand in the
+workload's host section.
 
 Claims: fifo.
 
 Not modelled: the filer's name space (metadata operations), client-side caching beyond the guest's own page
-cache, loss on the way back (the filer's transport finds room). The frames pass the host's card, but not the virtual switch.
+cache, loss on the way back (the filer's transport finds room). The frames pass the host's card, but not the virtual
+switch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """SAN: block storage behind a fabric; the same virtual front as DAS, then adapter, fabric and an array with a cache.
 
-Overview: virtual SCSI and the emulator thread as with `das`, a Fibre Channel adapter, the fabric (two equal ways, of which
-the first is used, as VMware's fixed policy does), the array's processor with its cache, the array's disks, and the
-way back.
+Overview: virtual SCSI and the emulator thread as with `das`, a Fibre Channel adapter, the fabric (two equal ways,
+of which the first is used, as VMware's fixed policy does), the array's processor with its cache, the array's disks,
+and the way back.
 
-Source: the division into fabric, array controller and disks is that of P. Radkov et al., "A Performance Comparison of NFS
-and iSCSI for IP-Networked Storage", FAST 2004, with a fabric of its own in the place of IP. Fabric and array stand in
-the workload's host section.
+Source: the division into fabric, array controller and disks is that of P. Radkov et al., "A Performance Comparison
+of NFS and iSCSI for IP-Networked Storage", FAST 2004, with a fabric of its own in the place of IP. Fabric and array
+stand in the workload's host section.
 
 Claims: fifo.
 

@@ -1,12 +1,12 @@
 """Bridged: an internal switch and an uplink side by side, forwarding by learnt addresses.
 
 Overview: every VM has a port, and so has every physical network card. A frame for a VM on this host is delivered inside
-the host; a frame for the outside leaves through an uplink, chosen by the originating port. Queues are FIFO with tail drop.
-Each frame costs an exit of the sender's vCPU, time of the host thread that emulates its NIC (with a copy), the same
-at the receiver, and an interrupt there.
+the host; a frame for the outside leaves through an uplink, chosen by the originating port. Queues are FIFO with
+tail drop. Each frame costs an exit of the sender's vCPU, time of the host thread that emulates its NIC (with a
+copy), the same at the receiver, and an interrupt there.
 
-Source: Linux bridge and vhost-net, ESX standard vSwitch with "route based on originating virtual port", Hyper-V external
-switch. The costs' sources stand with the parameters.
+Source: Linux bridge and vhost-net, ESX standard vSwitch with "route based on originating virtual port", Hyper-V
+external switch. The costs' sources stand with the parameters.
 
 Claims: fifo, delivers-inside.
 
@@ -55,7 +55,9 @@ class Params:
         help="host thread's time for each KiB copied",
         source="Agache et al., NSDI 2020: 44 Gbit/s over the host's loopback, which copies twice",
     )
-    port_queue: int = param(256, low=1, high=65_536, help="frames that wait at a VM's port", source="QEMU virtio-net: rx_queue_size 256")
+    port_queue: int = param(
+        256, low=1, high=65_536, help="frames that wait at a VM's port", source="QEMU virtio-net: rx_queue_size 256"
+    )
     segmentation_offload: bool = param(
         True,
         help="frames of up to 64 KiB on virtual ports, cut by the network card",

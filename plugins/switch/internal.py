@@ -55,7 +55,9 @@ class Params:
         help="host thread's time for each KiB copied",
         source="Agache et al., NSDI 2020: 44 Gbit/s over the host's loopback, which copies twice",
     )
-    port_queue: int = param(256, low=1, high=65_536, help="frames that wait at a VM's port", source="QEMU virtio-net: rx_queue_size 256")
+    port_queue: int = param(
+        256, low=1, high=65_536, help="frames that wait at a VM's port", source="QEMU virtio-net: rx_queue_size 256"
+    )
     segmentation_offload: bool = param(
         True,
         help="frames of up to 64 KiB on virtual ports, cut by the network card",

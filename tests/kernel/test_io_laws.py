@@ -33,7 +33,7 @@ from tests.io_hosts import (
     write,
 )
 
-PATHS = {name: storage_path(plugin("storage", name), plugin("storage", name).Params()) for name in ("das", "nas", "san")}
+PATHS = {n: storage_path(plugin("storage", n), plugin("storage", n).Params()) for n in ("das", "nas", "san")}
 PATHS["direct"] = DIRECT_PATH
 SECONDS = 1_000 * MS
 
@@ -185,7 +185,10 @@ def _mixed_host(path, config, horizon_ns):
     for v in range(4):
         groups.append(
             [
-                T(v, (compute(30_000), read(v * 7), send(0, 0, 2_000), recv(0, 0, 50_000), write(3, 20), send(1, 0, 9_000))),
+                T(
+                    v,
+                    (compute(30_000), read(v), send(0, 0, 2_000), recv(0, 0, 50_000), write(3, 20), send(1, 0, 9_000)),
+                ),
                 T(v, (recv(0, 1, 2_000), compute(20_000), send(0, 1, 50_000)), outside=True),
                 T((v + 1) % 4, (recv(1, 1, 9_000), compute(2_000), send(2, 0, 400), recv(2, 0, 400, MS))),
                 T(v, (recv(2, 1, 400, MS), send(2, 1, 400))),

@@ -111,7 +111,7 @@ def test_several_receivers_are_served_in_order_of_arrival():
     run(
         spec_of([group], NATIVE, [IN_HOST], vcpus=2),
         step=1,
-        watch=lambda m: done.append([int(o - f) for o, f in zip(m.tables["thread"]["op"], m.tables["thread"]["op_first"], strict=True)]),
+        watch=lambda m: done.append([int(n) for n in m.tables["thread"]["op"] - m.tables["thread"]["op_first"]]),
     )
     first = next(i for i, ops in enumerate(done) if ops[1] >= 3)
     second = next(i for i, ops in enumerate(done) if ops[2] >= 4)
