@@ -26,7 +26,7 @@ def merge(host: Any, keep: int, give: int) -> bool:
         keep, give = give, keep
     kept = host.page[keep].frame - 1
     freed = host.page[give].frame - 1
-    if kept == freed or host.page_frame[freed].refs != 1:
+    if kept == freed:
         return False
     if page_identity(host, keep) != page_identity(host, give):
         return False
@@ -42,11 +42,17 @@ def merge(host: Any, keep: int, give: int) -> bool:
     protect(host, give, m)
     host.page[give].frame = kept + 1
     host.page_frame[kept].refs += 1
-    free_frame(host, freed)
-    host.machine[0].saved += 1
+    left = host.page_frame[freed].refs - 1
+    if left > 0:
+        # both were shared: one page moves over, and the others when they are looked at
+        host.page_frame[freed].refs = left
+    else:
+        free_frame(host, freed)
+        host.machine[0].saved += 1
     if host.now >= host.warmup_ns:
         host.vmem[m].merges += 1
-        host.vmem[m].host_reclaimed_pages += 1
+        if left == 0:
+            host.vmem[m].host_reclaimed_pages += 1
     invalidate(host, m, -1)
     return True
 

@@ -18,7 +18,7 @@ from hvbench.policy import BY_SWAP, Control, hookimpl, param, random_page, recla
 
 AXIS = "memory"
 CONTROL = Control(
-    worst_on={"memory-tight": "slowdown_geomean"},
+    worst_on={"tight-batch": "slowdown_geomean", "tight-caches": "slowdown_geomean"},
     why="it swaps out what is being used, so that the same pages come back at once",
 )
 
