@@ -61,19 +61,21 @@ def test_overcommit_takes_from_who_holds_most():
 
 
 def test_balloon_frees_what_guests_do_not_need_without_host_swap():
-    """Two guests that hold much cache, on a host that has room for two thirds of it."""
+    """Two guests that hold much cache; they leave the host in the state soft, where balloons are fast enough."""
     memory = rig.run(
         [uses(200, 700)] * 2,
         [GuestMemory(1000)] * 2,
         [[(ANON, 200), (OWN, 700)]] * 2,
         stack("balloon", ("overcommit", {"ratio_percent": 1000})),
-        frames=1900,
+        frames=1930,
         host_swap_pages=2000,
         horizon_ns=20 * SECOND,
     )
     vmem, machine = memory.tables["vmem"], memory.tables["machine"][0]
-    assert vmem["ballooned"].sum() > 0
-    assert machine["free"] >= machine["soft"]
+    # the guests gave up cache; what they did not touch again stayed with the host when the balloons deflated
+    assert vmem["ballooned_page_ns"].sum() > 0 and vmem["host_reclaimed_pages"].sum() > 0
+    assert memory.tables["object"]["resident"][1] + memory.tables["object"]["resident"][3] < 1400
+    assert machine["free"] >= machine["high"]
     assert vmem["host_swap_out_pages"].sum() == 0
 
 
@@ -123,7 +125,7 @@ def loops_done(name):
         stack(name),
         frames=420,
         host_swap_pages=2000,
-        horizon_ns=2 * SECOND,
+        horizon_ns=SECOND // 2,
     )
     return int(memory.tables["group"]["loops"][0]), int(memory.tables["vmem"]["host_swap_in_pages"][0])
 
