@@ -1,6 +1,7 @@
 """Page sharing by content: scanning at a cost, comparing and merging, taking apart again (`host_memory.unshare`).
 
-A policy says which two pages it takes for equal; the hypervisor's scan thread pays for comparing them, and merges them only if they
+A policy says which two pages it takes for equal; the hypervisor's scan thread pays for comparing them, and
+merges them only if they
 still are. Source of the costs: hvbench.build_memory.
 """
 
@@ -31,9 +32,10 @@ def merge(host: Any, keep: int, give: int) -> bool:
     if page_identity(host, keep) != page_identity(host, give):
         return False
     for layer in range(host.machine[0].layers):
-        if layer == 0 or host.hook[MEM_SHARE_MERGE + layer].address != 0:
-            if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
-                return False
+        if layer > 0 and host.hook[MEM_SHARE_MERGE + layer].address == 0:
+            continue
+        if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
+            return False
     m = vm_of(host, give)
     other = vm_of(host, keep)
     split(host, give, m, -1)

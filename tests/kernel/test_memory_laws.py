@@ -36,7 +36,11 @@ def operations(draw: Any) -> list[tuple[int, int, int, int, int]]:
     """Some operations on three objects, that take some time."""
     ops = []
     for _ in range(draw(st.integers(1, 14))):
-        kind = draw(st.sampled_from(["touch", "touch", "mtouch", "fread", "fwrite", "fsync", "free", "content", "sleep", "exit"]))
+        kind = draw(
+            st.sampled_from(
+                ["touch", "touch", "mtouch", "fread", "fwrite", "fsync", "free", "content", "sleep", "exit"]
+            )
+        )
         page = draw(st.integers(0, PAGES - 1))
         pages = draw(st.integers(1, PAGES - page))
         write = WRITE if draw(st.booleans()) else 0
@@ -100,7 +104,8 @@ def wild(seed: int) -> Any:
 
     module = types.ModuleType(f"wild{seed}")
     for function in (
-        mem_init, mem_timer, mem_share_scan, mem_balloon_target, mem_reclaim, mem_pick_victim, mem_idle_price, mem_share_merge,
+        mem_init, mem_timer, mem_share_scan, mem_balloon_target,
+        mem_reclaim, mem_pick_victim, mem_idle_price, mem_share_merge,
     ):  # fmt: skip
         function.__module__ = module.__name__
         setattr(module, function.__name__, hookimpl(function))
@@ -187,7 +192,10 @@ def busy(interpreted: bool) -> tuple[Any, ...]:
     return (
         int(memory.header["events"][0]),
         memory.tables["axis"]["digest"].tolist(),
-        *(memory.tables[name].tobytes() for name in ("page", "mapping", "page_frame", "vmem", "machine", "object", "page_list")),
+        *(
+            memory.tables[name].tobytes()
+            for name in ("page", "mapping", "page_frame", "vmem", "machine", "object", "page_list")
+        ),
     )
 
 

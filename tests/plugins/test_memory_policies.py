@@ -35,7 +35,12 @@ def test_static_admits_up_to_the_last_page_and_no_further():
 
 def test_static_never_reclaims():
     memory = rig.run(
-        [uses(900, 50)] * 2, [GuestMemory(1000)] * 2, [[(ANON, 900), (OWN, 50)]] * 2, stack("static"), frames=2030, host_swap_pages=500
+        [uses(900, 50)] * 2,
+        [GuestMemory(1000)] * 2,
+        [[(ANON, 900), (OWN, 50)]] * 2,
+        stack("static"),
+        frames=2030,
+        host_swap_pages=500,
     )
     vmem = memory.tables["vmem"]
     assert vmem["host_swap_out_pages"].sum() == vmem["ballooned"].sum() == vmem["shared"].sum() == 0
@@ -98,7 +103,9 @@ def test_balloon_gives_back_when_memory_is_free_again():
     rig.conserved(memory)
     machine = memory.tables["machine"][0]
     # whoever holds a balloon at the end holds it because memory is short, not because nobody looked
-    assert memory.tables["vmem"]["ballooned"].sum() == 0 or machine["free"] < machine["high"] + 2 * machine["hysteresis"]
+    assert (
+        memory.tables["vmem"]["ballooned"].sum() == 0 or machine["free"] < machine["high"] + 2 * machine["hysteresis"]
+    )
 
 
 def test_balloon_leaves_a_vm_its_reservation():
