@@ -36,7 +36,12 @@ def test_three_8_gib_vms_start_on_16_gib_under_overcommit_and_are_refused_under_
     """Each uses 2 to 2.5 GiB; here by touching 2 GiB in 64 strides, which is what admission depends on: nothing."""
     vms = [GuestMemory(8 * GIB)] * 3
     touches = [[touch(0, i * 8192, 4, write=True) for i in range(64)] + [sleep(1000 * SECOND)]]
-    options = {"objects": [[(ANON, 2 * GIB)]] * 3, "frames": 16 * GIB, "hypervisor_pages": 32_768, "host_swap_pages": 1024}
+    options = {
+        "objects": [[(ANON, 2 * GIB)]] * 3,
+        "frames": 16 * GIB,
+        "hypervisor_pages": 32_768,
+        "host_swap_pages": 1024,
+    }
     memory = rig.run([touches] * 3, vms, layers=stack("overcommit"), check=False, horizon_ns=SECOND, **options)
     assert memory.header["error"][0] == 0
     assert (memory.tables["vmem"]["resident"] == 256).all()
