@@ -1,12 +1,17 @@
 """The memory side of a host: from sizes, objects and a base image to tables.
 
-Every VM starts with the pages of its base image in memory, as a guest has them that has just booted: the kernel's own pages are never given
+Every VM starts with the pages of its base image in memory, as a guest has them that has just booted: the
+kernel's own pages are never given
 up, its file pages are page cache. What the machine has no frame for at the start is in the hypervisor's swap.
 
-Sources of the default costs. Difference Engine (Gupta et al., OSDI 2008, table 2; 2.33 GHz Xeon): share_page 6.2 us, cow_break 25.1 us,
-swap_out 48.9 us. A host fault: Adams and Agesen, ASPLOS 2006, figure 4, hardware VMM's page fault 11,242 cycles of which 1,093 native, at
-3.8 GHz: 2.7 us. An invalidation: Dall et al., ATC 2017, table 2, virtual IPI on x86 3,102 cycles at 2.1 GHz: 1.5 us. One page of a
-scan: 4 KiB at 4 GB/s. Overhead of nested tables: 8 bytes a 4 KiB page, in pages: 1 / 512. Fixed overhead of a VM: Waldspurger 2002, section 5.1:
+Sources of the default costs. Difference Engine (Gupta et al., OSDI 2008, table 2; 2.33 GHz Xeon): share_page
+6.2 us, cow_break 25.1 us,
+swap_out 48.9 us. A host fault: Adams and Agesen, ASPLOS 2006, figure 4, hardware VMM's page fault 11,242
+cycles of which 1,093 native, at
+3.8 GHz: 2.7 us. An invalidation: Dall et al., ATC 2017, table 2, virtual IPI on x86 3,102 cycles at 2.1 GHz:
+1.5 us. One page of a
+scan: 4 KiB at 4 GB/s. Overhead of nested tables: 8 bytes a 4 KiB page, in pages: 1 / 512. Fixed overhead of a
+VM: Waldspurger 2002, section 5.1:
 32 MB, of which 4 to 8 MB frame buffer; a quarter of it is taken, for a server without one.
 """
 
@@ -71,7 +76,8 @@ class MemoryObject:
 class BaseImage:
     """The memory of an idle guest: its objects, and the pages of them that are in memory.
 
-    `row` is the page's number over all objects, one object after the other; `content` its identity; `common` whether that is the same
+    `row` is the page's number over all objects, one object after the other; `content` its identity; `common`
+    whether that is the same
     in every VM.
     """
 
@@ -217,7 +223,8 @@ def memory_events(spec: MemorySpec) -> int:
 def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thread: int) -> None:
     """Fill the memory side's tables.
 
-    `first_thread` is the row in table thread of the first guest kernel thread (one a VM), `first_host_thread` the row in table vcpu of
+    `first_thread` is the row in table thread of the first guest kernel thread (one a VM), `first_host_thread`
+    the row in table vcpu of
     the reclaim thread, which the scan thread follows.
     """
     vms, where = _lay_out(spec)
@@ -285,13 +292,14 @@ def _fill_objects(memory: HostMemory, vms: list[_Vm], where: list[list[tuple[int
     at = 0
     for g, here in enumerate(where):
         replay[g]["first"], replay[g]["objects"] = at, len(here)
-        for vm, local in here:
-            index[at]["object"] = vms[vm].first_object + local
+        for m, local in here:
+            index[at]["object"] = vms[m].first_object + local
             at += 1
 
 
 def watermarks(pages: int) -> tuple[int, int, int]:
-    """The guest's min, low and high watermarks in pages [Linux: min_free_kbytes = 4 sqrt(kilobytes), 5/4 and 3/2 of it]."""
+    """The guest's min, low and high watermarks in pages [Linux: min_free_kbytes = 4 sqrt(kilobytes), 5/4 and
+    3/2 of it]."""
     least = min(max(4 * math.isqrt(pages * 4), 128), 65_536) // 4
     least = min(least, pages // 16)
     return least, least * 5 // 4, least * 3 // 2
@@ -347,7 +355,8 @@ def _fill_overhead(memory: HostMemory, spec: MemorySpec, m: int) -> None:
 
 
 def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None:
-    """The pages that the base image has in memory: the kernel's first, then page cache, as much as the VM has room for."""
+    """The pages that the base image has in memory: the kernel's first, then page cache, as much as the VM has
+    room for."""
     image = guest.image
     assert image is not None
     x = memory.tables["vmem"][m]
@@ -367,7 +376,9 @@ def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None
     mapping["version"][rows] = 2
     keep = max(int((kind == ANON).sum()), min(len(rows), guest.pages - int(x["high"]) - 1))
     if int((kind == ANON).sum()) > guest.pages:
-        raise UserError(f"VM {m}: its base image needs {int((kind == ANON).sum())} pages for the kernel alone; it has {guest.pages}")
+        raise UserError(
+            f"VM {m}: its base image needs {int((kind == ANON).sum())} pages for the kernel alone; it has {guest.pages}"
+        )
     rows, kind = rows[:keep], kind[:keep]
     g = int(x["first"]) + np.arange(keep)
     mapping["at"][rows] = g + 1
@@ -441,7 +452,9 @@ def trace_objects(objects: Sequence[dict[str, Any]], vm_of_object: Sequence[int]
         kind = KINDS[x["kind"]]
         name = str(x.get("name_hash") or x.get("name") or f"#{number}")
         process = int(x.get("process", -1))
-        made.append(MemoryObject(kind, max(1, int(x["pages"])), vm, process, 0 if kind == ANON else file_identity(name)))
+        made.append(
+            MemoryObject(kind, max(1, int(x["pages"])), vm, process, 0 if kind == ANON else file_identity(name))
+        )
     return tuple(made)
 
 
@@ -469,8 +482,13 @@ def refusal(memory: HostMemory, names: Sequence[str]) -> str:
     slot = int(memory.tables["hook"][row]["slot_index"])
     policy = memory.policies[slot].name if slot in memory.policies else "memory"
     x, machine = memory.tables["vmem"][m], memory.tables["machine"][0]
-    needs = int(x["pages"] + x["overhead_fixed"])
+    configured, needs = mib(x["pages"]), mib(x["pages"] + x["overhead_fixed"])
     return (
-        f"{policy} refuses VM {names[m]}: it needs {needs * 4 // 1024} MiB (configured {int(x['pages']) * 4 // 1024} MiB and "
-        f"overhead), {short * 4 // 1024 + 1} MiB more than is left of the host's {int(machine['frames']) * 4 // 1024} MiB"
+        f"{policy} refuses VM {names[m]}: it needs {needs} MiB (configured {configured} MiB and overhead), "
+        f"{mib(short) + 1} MiB more than is left of the host's {mib(machine['frames'])} MiB"
     )
+
+
+def mib(pages: int) -> int:
+    """Whole mebibytes of a number of pages."""
+    return int(pages) * 4 // 1024

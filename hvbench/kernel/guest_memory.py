@@ -1,7 +1,9 @@
 """The guest's kernel: which guest page holds what, and how pages are taken and given back.
 
-Free pages are a stack on which recently freed ones lie on top, and behind it the pages never used. `take_page` reclaims itself
-where nothing is free; write-back and swapping go through the VM's virtual disk. Whoever needs a page and finds none that can be had
+Free pages are a stack on which recently freed ones lie on top, and behind it the pages never used. `take_page`
+reclaims itself
+where nothing is free; write-back and swapping go through the VM's virtual disk. Whoever needs a page and finds
+none that can be had
 at once waits for one; only where nothing can be given up, and nothing is on its way, a process is killed.
 """
 
@@ -155,4 +157,3 @@ def kill_largest(host: Any, m: int) -> None:
     if host.now >= host.warmup_ns:
         x.oom_kills += 1
     exit_process(host, host.object[best].group, host.object[best].process)
-

@@ -1,10 +1,13 @@
 """The guest's kernel gives pages up: which ones, write-back, swapping, and giving pages back.
 
-`linux` keeps an active and an inactive list for anonymous and for file pages: new pages start inactive, a page seen used again at the tail
-of the inactive list becomes active, active pages age back when the inactive list is the shorter one. `lru`, `clock` and `fifo` are the
+`linux` keeps an active and an inactive list for anonymous and for file pages: new pages start inactive, a page
+seen used again at the tail
+of the inactive list becomes active, active pages age back when the inactive list is the shorter one. `lru`,
+`clock` and `fifo` are the
 exact textbook algorithms, one page at a time, for comparison with cache simulators.
 
-Source: M. Gorman, "Understanding the Linux Virtual Memory Manager", 2004, chapter 10; Linux mm/vmscan.c (swappiness, SWAP_CLUSTER_MAX).
+Source: M. Gorman, "Understanding the Linux Virtual Memory Manager", 2004, chapter 10; Linux mm/vmscan.c
+(swappiness, SWAP_CLUSTER_MAX).
 """
 
 from __future__ import annotations
@@ -44,9 +47,7 @@ from hvbench.state.records_memory import (
 RUN_PAGES = 32
 """Longest run of pages in one write [Linux: SWAP_CLUSTER_MAX]."""
 
-GUEST_FLAGS = (
-    P_REF | P_DIRTY | P_ACTIVE | P_FILE | P_ABSENT | P_READING | P_WRITEBACK | P_RECLAIM | P_LISTED | P_NEW
-)
+GUEST_FLAGS = P_REF | P_DIRTY | P_ACTIVE | P_FILE | P_ABSENT | P_READING | P_WRITEBACK | P_RECLAIM | P_LISTED | P_NEW
 
 
 @jit
@@ -225,7 +226,8 @@ def writes_done(host: Any, m: int) -> None:
 def write_run(host: Any, o: int, p: int, end: int, m: int, v: int, flags: int) -> int:
     """Write the run of dirty pages that begins at page `p` of a file; returns its length, FAULT as -1.
 
-    `flags` is set on its pages: P_RECLAIM where they are to be given up afterwards. The run ends at a clean page, at a page that the
+    `flags` is set on its pages: P_RECLAIM where they are to be given up afterwards. The run ends at a clean
+    page, at a page that the
     hypervisor swapped out (but for the first, which is brought back), at `end`, and after RUN_PAGES pages.
     """
     x = host.object[o]
@@ -295,7 +297,8 @@ def write_done(host: Any, k: int) -> None:
 
 @jit
 def age(host: Any, m: int, active: int, inactive: int) -> int:
-    """Move pages from the tail of an active list to the inactive one while that is the shorter; returns pages looked at."""
+    """Move pages from the tail of an active list to the inactive one while that is the shorter; returns pages
+    looked at."""
     a = host.page_list[m * LISTS + active]
     i = host.page_list[m * LISTS + inactive]
     looked = 0

@@ -1,9 +1,11 @@
 """A guest kernel's own thread, one a VM: background reclaim, the balloon driver, write-back.
 
-It has no recorded operations. It is a thread like any other: it needs vCPU time, waits its turn, and faults. Each call does a bounded
+It has no recorded operations. It is a thread like any other: it needs vCPU time, waits its turn, and faults.
+Each call does a bounded
 piece of work, and is paid for it in CPU time before the next piece.
 
-Sources: kswapd and its watermarks: Gorman 2004, chapter 10. Balloon: Waldspurger, OSDI 2002, section 3.2: the driver takes pages with the guest's
+Sources: kswapd and its watermarks: Gorman 2004, chapter 10. Balloon: Waldspurger, OSDI 2002, section 3.2: the
+driver takes pages with the guest's
 own allocator, so that the guest decides what to give up, and may have to page to its own disk.
 """
 

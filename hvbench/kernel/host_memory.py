@@ -1,6 +1,7 @@
 """Machine memory: frames and their owners, what backs a guest page, host faults, copy on write.
 
-A frame belongs to nobody, to the guest pages that map it, to a VM's overhead, or to the hypervisor. A guest page that was never
+A frame belongs to nobody, to the guest pages that map it, to a VM's overhead, or to the hypervisor. A guest
+page that was never
 touched has no frame. A host fault blocks the vCPU: `back` answers FAULT after it has arranged for the vCPU to go on.
 
 Sources of the costs: hvbench.build_memory.
@@ -278,7 +279,8 @@ def unback(host: Any, g: int, m: int) -> None:
 
 @jit
 def try_large(host: Any, g: int, m: int) -> bool:
-    """Back a whole untouched extent by 2 MiB, while free memory is high. Whether 512 frames lie together is not modelled."""
+    """Back a whole untouched extent by 2 MiB, while free memory is high. Whether 512 frames lie together is
+    not modelled."""
     mc = host.machine[0]
     x = host.vmem[m]
     if mc.large_backing == 0 or mc.state != HIGH or mc.free < mc.high + EXTENT_PAGES:

@@ -88,7 +88,7 @@ def memory_op(host: Any, t: int, v: int) -> int:
     if page < 0 or pages < 0 or page + pages > x.pages:
         fail(host, E_RANGE, -1, page + pages, o)
         return DONE
-    if op == OP_TOUCH or op == OP_MTOUCH:
+    if op in (OP_TOUCH, OP_MTOUCH):
         return access(host, t, v, o, page, pages, r.flags & FLAG_WRITE, 0)
     if op == OP_FREAD:
         return access(host, t, v, o, page, pages, 0, 1)

@@ -105,7 +105,8 @@ def serve_reclaim(host: Any, m: int, how: int, amount: int, row: int) -> None:
 
 @jit
 def set_thresholds(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
-    """The free-memory states begin at these shares of machine memory; it improves a fifth of the high threshold later."""
+    """The free-memory states begin at these shares of machine memory; it improves a fifth of the high
+    threshold later."""
     mc = host.machine[0]
     mc.high = mc.frames * high_ppm // 1_000_000
     mc.soft = mc.frames * soft_ppm // 1_000_000

@@ -41,7 +41,8 @@ def scan(host: Any, pages: int) -> None:
 
 @jit
 def set_free_states(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
-    """Set the thresholds of the free-memory states, parts per million of machine memory; high >= soft >= hard >= low."""
+    """Set the thresholds of the free-memory states, parts per million of machine memory; high >= soft >= hard
+    >= low."""
     request(host, O_FREE_STATES, high_ppm, soft_ppm, hard_ppm, low_ppm)
 
 
@@ -66,7 +67,8 @@ def backed(host: Any, page: int) -> bool:
 
 @jit
 def shareable(host: Any, page: int) -> bool:
-    """Whether guest page `page` could be merged now: it has a frame, nothing is being done to it, its memory is not pinned."""
+    """Whether guest page `page` could be merged now: it has a frame, nothing is being done to it, its memory
+    is not pinned."""
     pg = host.page[page]
     return pg.frame > 0 and pg.flags & UNSURE == 0 and host.vmem[pg.flags >> P_VM_SHIFT].pinned == 0
 
@@ -80,7 +82,8 @@ def sharers(host: Any, page: int) -> int:
 
 @jit
 def swappable(host: Any, page: int) -> bool:
-    """Whether mem_pick_victim may answer guest page `page`: it has a frame of its own, and nothing is being done to it."""
+    """Whether mem_pick_victim may answer guest page `page`: it has a frame of its own, and nothing is being
+    done to it."""
     pg = host.page[page]
     return pg.frame > 0 and pg.flags & (UNSURE | P_SHARED) == 0
 

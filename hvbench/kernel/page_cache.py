@@ -1,6 +1,7 @@
 """Touches, and the guest's page cache: what the replayed memory and file operations do, page by page.
 
-`op_progress` of the thread holds the pages of its operation that are done: after a wait or a fault the operation goes on there. A page
+`op_progress` of the thread holds the pages of its operation that are done: after a wait or a fault the
+operation goes on there. A page
 that is in guest memory and has a frame takes the short path; everything else is `miss`.
 """
 
@@ -79,7 +80,7 @@ def walk(host: Any, t: int, v: int, o: int, page: int, pages: int, write: int, f
     mode = host.vmem[m].replacement
     stamp = host.now >> STAMP_SHIFT
     slow = SLOW_WRITE if write else SLOW_READ
-    mark = P_REF if mode == LINUX or mode == CLOCK else 0
+    mark = P_REF if mode in (LINUX, CLOCK) else 0
     file_write = write and x.kind != ANON
     done = th.op_progress
     while done < pages:
@@ -197,7 +198,8 @@ def dirty(host: Any, t: int, o: int, p: int, pg: Any) -> int:
 
 @jit
 def disk_content(host: Any, o: int, p: int) -> None:
-    """A file page that nobody wrote or recorded has contents derived from the file: the same in every VM for the base image's."""
+    """A file page that nobody wrote or recorded has contents derived from the file: the same in every VM for
+    the base image's."""
     x = host.object[o]
     row = host.mapping[x.first + p]
     if row.version == 0:
@@ -210,7 +212,8 @@ def disk_content(host: Any, o: int, p: int) -> None:
 def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -> int:
     """Read a run of missing pages from the guest's disk, beginning with page `p`; the thread waits for it.
 
-    Of a file: what the operation asks for up to READ_RUN pages, and beyond it the read-ahead, where it is read in sequence. Of
+    Of a file: what the operation asks for up to READ_RUN pages, and beyond it the read-ahead, where it is read
+    in sequence. Of
     the swap area: neighbours in object and swap, up to SWAP_RUN.
     """
     x = host.object[o]
@@ -381,10 +384,10 @@ def set_content(host: Any, v: int, o: int, p: int, identity: int, common: int) -
         identity = mix(identity, m + 1)
     at = row.at
     if at > 0 and host.page[at - 1].flags & P_SHARED and object_identity(host, x.first + p) != identity:
-        if host.page[at - 1].frame > 0:
-            outcome = unshare(host, at - 1, m, v)
-            if outcome != DONE:
-                return outcome
+        # a shared page has a frame: it is not swapped out
+        outcome = unshare(host, at - 1, m, v)
+        if outcome != DONE:
+            return outcome
     row.content = identity
     version = row.version & 0x7FFFFFFE
     row.version = version if version > 0 else 2

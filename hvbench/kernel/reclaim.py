@@ -1,7 +1,10 @@
-"""The hypervisor takes memory back: the layers of the memory stack in order, victims, its swap; and asks for balloon targets.
+"""The hypervisor takes memory back: the layers of the memory stack in order, victims, its swap; and asks for
+balloon targets.
 
-A round of reclaim runs in an event of its own: each layer is told how many frames are still missing, and answers for how many of them it
-sees to. What no layer takes on is swapped by the kernel itself where a vCPU waits for a frame, since that vCPU can only be helped so.
+A round of reclaim runs in an event of its own: each layer is told how many frames are still missing, and
+answers for how many of them it
+sees to. What no layer takes on is swapped by the kernel itself where a vCPU waits for a frame, since that vCPU
+can only be helped so.
 """
 
 from __future__ import annotations
@@ -240,7 +243,8 @@ def swap_page(host: Any, g: int, m: int) -> bool:
 
 @jit
 def mark_out(host: Any, g: int, m: int, s: int) -> None:
-    """A page is on its way out: it stays where it is until the write is done, and stays for good if it is used meanwhile."""
+    """A page is on its way out: it stays where it is until the write is done, and stays for good if it is used
+    meanwhile."""
     split(host, g, m, -1)
     host.host_slot[s].page = g + 1
     host.page[g].flags = host.page[g].flags | P_SWAPPING

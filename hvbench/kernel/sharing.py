@@ -1,6 +1,7 @@
 """Page sharing by content: scanning at a cost, comparing and merging, taking apart again (`host_memory.unshare`).
 
-A policy says which two pages it takes for equal; the hypervisor's scan thread pays for comparing them, and merges them only if they
+A policy says which two pages it takes for equal; the hypervisor's scan thread pays for comparing them, and
+merges them only if they
 still are. Source of the costs: hvbench.build_memory.
 """
 
@@ -26,14 +27,15 @@ def merge(host: Any, keep: int, give: int) -> bool:
         keep, give = give, keep
     kept = host.page[keep].frame - 1
     freed = host.page[give].frame - 1
-    if kept == freed or host.page_frame[freed].refs != 1:
+    if kept == freed:
         return False
     if page_identity(host, keep) != page_identity(host, give):
         return False
     for layer in range(host.machine[0].layers):
-        if layer == 0 or host.hook[MEM_SHARE_MERGE + layer].address != 0:
-            if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
-                return False
+        if layer > 0 and host.hook[MEM_SHARE_MERGE + layer].address == 0:
+            continue
+        if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
+            return False
     m = vm_of(host, give)
     other = vm_of(host, keep)
     split(host, give, m, -1)
@@ -42,11 +44,17 @@ def merge(host: Any, keep: int, give: int) -> bool:
     protect(host, give, m)
     host.page[give].frame = kept + 1
     host.page_frame[kept].refs += 1
-    free_frame(host, freed)
-    host.machine[0].saved += 1
+    left = host.page_frame[freed].refs - 1
+    if left > 0:
+        # both were shared: one page moves over, and the others when they are looked at
+        host.page_frame[freed].refs = left
+    else:
+        free_frame(host, freed)
+        host.machine[0].saved += 1
     if host.now >= host.warmup_ns:
         host.vmem[m].merges += 1
-        host.vmem[m].host_reclaimed_pages += 1
+        if left == 0:
+            host.vmem[m].host_reclaimed_pages += 1
     invalidate(host, m, -1)
     return True
 

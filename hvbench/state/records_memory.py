@@ -2,7 +2,8 @@
 
 Two levels. A *guest page* is a page of a VM's guest-physical memory (table `page`, one VM after the other); the guest's
 kernel gives it to a page of an object (table `mapping`, one object after the other). A *frame* is a page of machine
-memory; the hypervisor puts one under a guest page. A row of zeros is a page, mapping or frame that was never used, so that
+memory; the hypervisor puts one under a guest page. A row of zeros is a page, mapping or frame that was never
+used, so that
 what a cell never touches takes no memory: links and indices are therefore stored plus one, 0 for none.
 """
 

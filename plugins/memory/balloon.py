@@ -1,12 +1,18 @@
 """Balloon: take memory from the VMs that pay least for it, and let each guest choose what to give up.
 
-Overview: while free memory is below `high`, each VM is given a target: its fair part of what the host has for guests, in proportion to its
-weight, never more than its size and never less than its reservation or `min_percent` of it. A balloon driver in the guest inflates by the
-difference, in the guest's own CPU time and at the driver's rate; the guest gives up free pages, then clean cache, then swaps. When free memory is back
-above `high`, targets grow by at most `grow_percent` of the size a period, so that balloons deflate where memory is free.
+Overview: while free memory is below `high`, each VM is given a target: its fair part of what the host has for
+guests, in proportion to its
+weight, never more than its size and never less than its reservation or `min_percent` of it. A balloon driver
+in the guest inflates by the
+difference, in the guest's own CPU time and at the driver's rate; the guest gives up free pages, then clean
+cache, then swaps. When free memory is back
+above `high`, targets grow by at most `grow_percent` of the size a period, so that balloons deflate where
+memory is free.
 
-Source: Waldspurger, OSDI 2002, section 3.2 (ballooning), 5.1 (min-funding revocation: fewest shares per page pay first), 6.3 (states: balloon in
-`soft` and below; high/soft/hard/low at 6/4/2/1 %). The step: oVirt MOM's balloon.rules changes a target by at most 5 % at a time.
+Source: Waldspurger, OSDI 2002, section 3.2 (ballooning), 5.1 (min-funding revocation: fewest shares per page
+pay first), 6.3 (states: balloon in
+`soft` and below; high/soft/hard/low at 6/4/2/1 %). The step: oVirt MOM's balloon.rules changes a target by at
+most 5 % at a time.
 
 Claims: reclaims without host swap where guests have something to give.
 
@@ -31,7 +37,9 @@ class Params:
     period_ns: int = param(
         1_000_000_000, unit="ns", low=1_000_000, help="how often targets are set", source="choice of this project"
     )
-    high_ppm: int = param(60_000, unit="ppm", low=0, help="free memory from which on nothing is reclaimed", source="ESX: 6 %")
+    high_ppm: int = param(
+        60_000, unit="ppm", low=0, help="free memory from which on nothing is reclaimed", source="ESX: 6 %"
+    )
     soft_ppm: int = param(40_000, unit="ppm", low=0, help="below it the state is hard", source="ESX: 4 %")
     hard_ppm: int = param(20_000, unit="ppm", low=0, help="below it the state is low", source="ESX: 2 %")
     low_ppm: int = param(10_000, unit="ppm", low=0, help="the host's last free memory", source="ESX: 1 %")

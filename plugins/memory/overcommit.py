@@ -1,11 +1,16 @@
 """Overcommit: VMs may be promised more than there is; what does not fit goes to the hypervisor's swap.
 
-Overview: a VM is admitted while the sum of configured memory stays within `ratio_percent` of machine memory, and the sum of reservations within
-machine memory. When free memory falls below `hard`, or a vCPU waits for a frame, pages of the VM that pays least for them (most pages per
-share) are written to the hypervisor's swap, chosen at random. A page that is touched again is read back, and its vCPU waits.
+Overview: a VM is admitted while the sum of configured memory stays within `ratio_percent` of machine memory,
+and the sum of reservations within
+machine memory. When free memory falls below `hard`, or a vCPU waits for a frame, pages of the VM that pays
+least for them (most pages per
+share) are written to the hypervisor's swap, chosen at random. A page that is touched again is read back, and
+its vCPU waits.
 
-Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002: sections 3.3 (demand paging is the mechanism of last
-resort; a random page, since any better policy may collide with the guest's own), 6.2 (admission: reservations), 6.3 (states). The ratio: OpenStack's
+Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002: sections 3.3 (demand paging
+is the mechanism of last
+resort; a random page, since any better policy may collide with the guest's own), 6.2 (admission:
+reservations), 6.3 (states). The ratio: OpenStack's
 ram_allocation_ratio, 1.5.
 
 Claims: admits VMs whose sum is larger than the machine.

@@ -1,10 +1,13 @@
 """Page sharing by content: pages with equal contents share one frame, copied when written.
 
-Overview: the scan thread looks at `scan_pages` guest pages every `period_ns`, one after the other over all VMs. A page's content is looked up among
-the pages already shared: if it is there, it is merged. Else it becomes a hint for its content; a page whose hint is already there is compared with the
+Overview: the scan thread looks at `scan_pages` guest pages every `period_ns`, one after the other over all
+VMs. A page's content is looked up among
+the pages already shared: if it is there, it is merged. Else it becomes a hint for its content; a page whose
+hint is already there is compared with the
 hinted page, and merged if both are still equal. A write takes a shared page apart.
 
-Source: Waldspurger, OSDI 2002, section 4: hash of contents, hint frames, copy on write. ESX scans at random while idle; KSM scans in
+Source: Waldspurger, OSDI 2002, section 4: hash of contents, hint frames, copy on write. ESX scans at random
+while idle; KSM scans in
 order: 100 pages every 20 ms (Linux Documentation/admin-guide/mm/ksm.rst), which are the defaults here.
 
 Claims: a complete scan of contents that nobody writes leaves one frame for each content.

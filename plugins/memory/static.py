@@ -1,9 +1,11 @@
 """Static partition: every VM gets all of its memory when it starts, or does not start.
 
-Overview: a VM is admitted if its configured memory and its overhead fit into what is left of the machine, beside the hypervisor and its
+Overview: a VM is admitted if its configured memory and its overhead fit into what is left of the machine,
+beside the hypervisor and its
 reserve. Nothing is ever taken back.
 
-Source: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, section 3.3: memory is statically partitioned between domains at the
+Source: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, section 3.3: memory is statically
+partitioned between domains at the
 time of their creation.
 
 Claims: no VM ever waits for another one's memory.

@@ -60,7 +60,15 @@ def stack(*layers: Any) -> list[Chosen]:
         module = policy(module) if isinstance(module, str) else module
         params = module.Params(**values) if hasattr(module, "Params") else None
         digest = f"{getattr(module, '__file__', module.__name__)}"
-        made.append(Chosen(schema.FIRST_MEMORY_SLOT + i, f"{module.__name__.removeprefix('memory_rig_')}-{i}", module, params, digest))
+        made.append(
+            Chosen(
+                schema.FIRST_MEMORY_SLOT + i,
+                f"{module.__name__.removeprefix('memory_rig_')}-{i}",
+                module,
+                params,
+                digest,
+            )
+        )
     return made
 
 
@@ -108,12 +116,15 @@ def host(
     table = schema.TABLES["op"].layout.zeros(max(1, len(rows)))
     for name, column in zip(("op", "flags", "x", "a", "b"), zip(*rows, strict=True), strict=True):
         table[name] = column
-    defaults: dict[str, Any] = dict(hypervisor_pages=16, vm_overhead_pages=4)
+    defaults: dict[str, Any] = {"hypervisor_pages": 16, "vm_overhead_pages": 4}
     spec = MemorySpec(
         frames=frames,
         vms=tuple(guests),
         objects=tuple(
-            tuple(MemoryObject(k, n, m, 0 if k == ANON else -1, 0 if k == ANON else 1000 + i) for i, (k, n) in enumerate(x))
+            tuple(
+                MemoryObject(k, n, m, 0 if k == ANON else -1, 0 if k == ANON else 1000 + i)
+                for i, (k, n) in enumerate(x)
+            )
             for m, x in enumerate(objects)
         ),
         **{**defaults, **memory},
@@ -161,7 +172,8 @@ def error(memory: Any) -> tuple[int, int, int, int, list[Any]]:
 
 
 def conserved(memory: Any) -> None:
-    """Every frame has exactly one owner, every guest page exactly one state, every counter agrees with what it counts."""
+    """Every frame has exactly one owner, every guest page exactly one state, every counter agrees with what it
+    counts."""
     t = memory.tables
     page, frame, vmem, machine, mapping = t["page"], t["page_frame"], t["vmem"], t["machine"][0], t["mapping"]
     frames = int(machine["frames"])

@@ -33,9 +33,7 @@ def test_free_keeps_the_frame_and_the_next_user_finds_it():
 
 def test_exit_frees_only_its_own_process():
     objects = [(ANON, 50)]
-    memory = rig.run(
-        [[[touch(0, 0, 30, write=True), op("exit"), sleep(1000 * SECOND)]]], [GuestMemory(200)], [objects]
-    )
+    memory = rig.run([[[touch(0, 0, 30, write=True), op("exit"), sleep(1000 * SECOND)]]], [GuestMemory(200)], [objects])
     assert memory.tables["vmem"][0]["free"] == 200
     assert memory.tables["object"]["resident"][0] == 0
 

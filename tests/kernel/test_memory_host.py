@@ -36,7 +36,12 @@ def test_three_8_gib_vms_start_on_16_gib_under_overcommit_and_are_refused_under_
     """Each uses 2 to 2.5 GiB; here by touching 2 GiB in 64 strides, which is what admission depends on: nothing."""
     vms = [GuestMemory(8 * GIB)] * 3
     touches = [[touch(0, i * 8192, 4, write=True) for i in range(64)] + [sleep(1000 * SECOND)]]
-    options = dict(objects=[[(ANON, 2 * GIB)]] * 3, frames=16 * GIB, hypervisor_pages=32_768, host_swap_pages=1024)
+    options = {
+        "objects": [[(ANON, 2 * GIB)]] * 3,
+        "frames": 16 * GIB,
+        "hypervisor_pages": 32_768,
+        "host_swap_pages": 1024,
+    }
     memory = rig.run([touches] * 3, vms, layers=stack("overcommit"), check=False, horizon_ns=SECOND, **options)
     assert memory.header["error"][0] == 0
     assert (memory.tables["vmem"]["resident"] == 256).all()
@@ -50,9 +55,7 @@ def test_three_8_gib_vms_start_on_16_gib_under_overcommit_and_are_refused_under_
 
 @pytest.mark.parametrize("order", [("static", "overcommit"), ("overcommit", "static")])
 def test_a_stack_admits_only_what_all_its_layers_admit(order):
-    memory = rig.run(
-        [idle()] * 2, [GuestMemory(1000)] * 2, [[(ANON, 10)]] * 2, stack(*order), check=False, frames=1500
-    )
+    memory = rig.run([idle()] * 2, [GuestMemory(1000)] * 2, [[(ANON, 10)]] * 2, stack(*order), check=False, frames=1500)
     assert memory.header["error"][0] == E_REFUSED
     assert "static" in refusal(memory, ["a", "b"])
 
@@ -89,11 +92,14 @@ def test_what_does_not_fit_goes_to_the_host_s_swap_and_comes_back():
 
 
 def test_a_host_fault_blocks_the_vcpu_a_guest_fault_only_the_thread():
-    """A second thread of the VM computes: it gets on while the first waits for its disk, and not while the vCPU is blocked."""
+    """A second thread of the VM computes: it gets on while the first waits for its disk, and not while the
+    vCPU is blocked."""
 
     def progress(guest, **options):
         waiting = [touch(0, p, 1, write=True) for _ in range(3) for p in range(150)] + [sleep(1000 * SECOND)]
-        memory = rig.run([[waiting, [compute(10 * MS)] * 100]], [guest], [[(ANON, 150)]], horizon_ns=300 * MS, **options)
+        memory = rig.run(
+            [[waiting, [compute(10 * MS)] * 100]], [guest], [[(ANON, 150)]], horizon_ns=300 * MS, **options
+        )
         return memory.tables["vm"]["work_done_ns"][0], memory.tables["vmem"][0]
 
     guest_work, vm = progress(GuestMemory(100, swap_pages=500, readahead_pages=0), frames=2000)
@@ -142,7 +148,10 @@ def test_pinned_memory_is_never_taken():
 
 def test_overhead_grows_with_what_is_mapped():
     memory = rig.run(
-        [[[touch(0, 0, 2000, write=True), sleep(1000 * SECOND)]]], [GuestMemory(3000)], [[(ANON, 2000)]], overhead_ppm=10_000
+        [[[touch(0, 0, 2000, write=True), sleep(1000 * SECOND)]]],
+        [GuestMemory(3000)],
+        [[(ANON, 2000)]],
+        overhead_ppm=10_000,
     )
     assert memory.tables["vmem"]["overhead"][0] == 4 + 20
 
@@ -163,7 +172,13 @@ def test_states_get_worse_at_once_and_better_later():
     ops = []
     for page in range(0, 850, 50):
         ops += [touch(0, page, 50, write=True), sleep(150 * MS)]
-    rig.run([[ops]], [GuestMemory(1000)], [[(ANON, 900)]], stack(made(mem_reclaim=mem_reclaim, mem_init=mem_init)), frames=1000)
+    rig.run(
+        [[ops]],
+        [GuestMemory(1000)],
+        [[(ANON, 900)]],
+        stack(made(mem_reclaim=mem_reclaim, mem_init=mem_init)),
+        frames=1000,
+    )
     states = [s for s, _ in log]
     assert set(states) >= {1, 2, 3} and states[0] == 1
     for state, free in log:
@@ -185,7 +200,11 @@ def test_a_balloon_takes_free_pages_first_and_gives_them_back():
         return 300 if now < SECOND else 1000
 
     memory, loop = rig.host(
-        [idle()], [GuestMemory(1000)], [[(ANON, 10)]], stack(made(mem_balloon_target=mem_balloon_target)), horizon_ns=3 * SECOND
+        [idle()],
+        [GuestMemory(1000)],
+        [[(ANON, 10)]],
+        stack(made(mem_balloon_target=mem_balloon_target)),
+        horizon_ns=3 * SECOND,
     )
     seen = 0
     while loop.run(1) == 0:
@@ -226,7 +245,12 @@ def test_a_balloon_needs_cpu_time_of_its_guest():
 
 def test_a_balloon_inflates_at_its_rate():
     memory = rig.run(
-        [idle()], [GuestMemory(4000)], [[(ANON, 10)]], stack(fixed(100)), horizon_ns=1_030 * MS, balloon_pages_per_s=1000
+        [idle()],
+        [GuestMemory(4000)],
+        [[(ANON, 10)]],
+        stack(fixed(100)),
+        horizon_ns=1_030 * MS,
+        balloon_pages_per_s=1000,
     )
     assert 900 <= memory.tables["vmem"]["ballooned"][0] <= 1400
 
@@ -241,7 +265,7 @@ def test_a_guest_without_a_driver_has_no_balloon():
 
 def test_large_backing_gives_512_frames_and_is_split_when_a_part_is_taken():
     ops = [touch(0, 0, 3, write=True), sleep(1000 * SECOND)]
-    options = dict(large_backing=True, frames=8192)
+    options = {"large_backing": True, "frames": 8192}
     vm = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], **options).tables["vmem"][0]
     assert vm["resident"] == 512 and vm["large"] == 1 and vm["splits"] == 0
     memory = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], stack(fixed(2000)), **options)

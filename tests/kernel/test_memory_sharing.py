@@ -1,4 +1,5 @@
-"""Page sharing: what is equal, what is merged and taken apart again, at whose cost; and conservation (Difference Engine, table 1)."""
+"""Page sharing: what is equal, what is merged and taken apart again, at whose cost; and conservation
+(Difference Engine, table 1)."""
 
 from __future__ import annotations
 
@@ -81,7 +82,15 @@ def test_equal_pages_are_merged_and_counted():
 
 
 def test_a_write_takes_a_shared_page_apart_and_costs():
-    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(100 * MS), touch(0, 3, 4, write=True), sleep(1000 * SECOND)]]
+    program = [
+        [
+            touch(0, 0, 20, write=True),
+            *contents([9] * 20),
+            sleep(100 * MS),
+            touch(0, 3, 4, write=True),
+            sleep(1000 * SECOND),
+        ]
+    ]
     memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST), horizon_ns=300 * MS)
     vm = memory.tables["vmem"][0]
     assert vm["cow_breaks"] == 4
@@ -90,13 +99,17 @@ def test_a_write_takes_a_shared_page_apart_and_costs():
 
 
 def test_reading_a_shared_page_leaves_it_shared():
-    program = [[touch(0, 0, 20, write=True), *contents([9] * 20), sleep(100 * MS), touch(0, 0, 20), sleep(1000 * SECOND)]]
+    program = [
+        [touch(0, 0, 20, write=True), *contents([9] * 20), sleep(100 * MS), touch(0, 0, 20), sleep(1000 * SECOND)]
+    ]
     memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], stack(FAST), horizon_ns=300 * MS)
     assert memory.tables["vmem"]["cow_breaks"][0] == 0 and memory.tables["machine"]["saved"][0] == 19
 
 
 def test_pages_without_a_frame_are_never_counted_as_shared():
-    memory = rig.run([[[sleep(1000 * SECOND)]]] * 2, [GuestMemory(500)] * 2, [[(ANON, 400)]] * 2, stack(FAST), horizon_ns=300 * MS)
+    memory = rig.run(
+        [[[sleep(1000 * SECOND)]]] * 2, [GuestMemory(500)] * 2, [[(ANON, 400)]] * 2, stack(FAST), horizon_ns=300 * MS
+    )
     assert memory.tables["vmem"]["shared"].sum() == 0 and memory.tables["machine"]["saved"][0] == 0
 
 
@@ -120,7 +133,9 @@ def test_a_layer_may_forbid_a_merge():
 def test_scanning_is_paid_for_by_the_scan_thread_and_bounds_its_rate():
     """100 pages every 20 ms: in one second 5,000 looks, and their CPU time on the scan thread."""
     program = [[touch(0, 0, 2000, write=True), sleep(1000 * SECOND)]]
-    memory = rig.run([program], [GuestMemory(4000)], [[(ANON, 2000)]], stack("page-sharing"), horizon_ns=SECOND + 10 * MS)
+    memory = rig.run(
+        [program], [GuestMemory(4000)], [[(ANON, 2000)]], stack("page-sharing"), horizon_ns=SECOND + 10 * MS
+    )
     thread = int(memory.tables["machine"]["scan_thread"][0])
     assert abs(int(memory.tables["vcpu"]["ran_ns"][thread]) - 50 * 100 * 1000) <= 100 * 1000
     # two rounds over the 2,000 pages that have a frame, and half of a third
@@ -129,7 +144,9 @@ def test_scanning_is_paid_for_by_the_scan_thread_and_bounds_its_rate():
 
 def test_a_merged_page_that_its_guest_frees_keeps_its_frame_until_it_is_used_again():
     ops = [touch(0, 0, 10), sleep(100 * MS), op("free", 0, 0, 5), sleep(100 * MS), touch(0, 0, 5, write=True)]
-    memory = rig.run([[[*ops, sleep(1000 * SECOND)]]], [GuestMemory(100)], [[(ANON, 10)]], stack(FAST), horizon_ns=300 * MS)
+    memory = rig.run(
+        [[[*ops, sleep(1000 * SECOND)]]], [GuestMemory(100)], [[(ANON, 10)]], stack(FAST), horizon_ns=300 * MS
+    )
     assert memory.tables["machine"]["saved"][0] == 4
     assert ((memory.tables["page"]["flags"] & P_SHARED) != 0).sum() == 5
 
@@ -154,7 +171,15 @@ def test_a_complete_scan_leaves_one_frame_a_content(kernel):
     programs = []
     for m in range(3):
         mine = values[m * size : (m + 1) * size]
-        programs.append([[touch(0, 0, size), *[op("content", 0, p, int(c), COMMON) for p, c in enumerate(mine)], sleep(1000 * SECOND)]])
+        programs.append(
+            [
+                [
+                    touch(0, 0, size),
+                    *[op("content", 0, p, int(c), COMMON) for p, c in enumerate(mine)],
+                    sleep(1000 * SECOND),
+                ]
+            ]
+        )
     memory = rig.run(
         programs,
         [GuestMemory(size + 20_000)] * 3,
