@@ -272,6 +272,12 @@ def test_adjacent_requests_are_served_as_one_unless_the_policy_objects():
         free_lists_are_whole(memory)
 
 
+def test_a_merged_request_does_not_grow_beyond_its_limit():
+    threads = [T(0, (sleep(1 + k), read(1000 if k == 0 else 10 + 4 * k, 4), forever())) for k in range(6)]
+    memory = run(spec_of([threads], IoSpec(path=BARE, disk=ONE_MS, merge_pages=8), vcpus=6, pcpus=6))
+    assert row(memory, "io")["merged"] == 2, "five in a row, of which two pairs fit into 8 pages"
+
+
 def test_ways_through_the_fabric_are_chosen_once_a_request():
     def blk_select_path(host, request, paths, now):
         return request % paths
