@@ -18,7 +18,7 @@ from hvbench.policy import BY_SWAP, Control, hookimpl, param, random_page, recla
 
 AXIS = "memory"
 CONTROL = Control(
-    worst_on={"tight-batch": "slowdown_worst", "tight-caches": "host_swap_in_pages"},
+    worst_on={"tight-batch": "slowdown_worst", "tight-caches": "request_latency_p99_ns"},
     why="it swaps out what is being used, so that the same pages come back at once",
 )
 
