@@ -11,6 +11,9 @@ USENIX ATC 2017, table 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 
 USER_EXIT_NS = 3_206
@@ -46,7 +49,7 @@ PLACES = ("local", "filer", "array")
 MOVES = ("none", "out", "back", "all")
 
 
-def _one_of(legal: tuple[str, ...]) -> object:
+def _one_of(legal: tuple[str, ...]) -> Callable[[Any, Any, str], None]:
     return attrs.validators.in_(legal)
 
 
