@@ -106,6 +106,23 @@ def zstd_compress(folder: Path) -> dict[str, Any]:
     }
 
 
+@recipe("idle-daemons", sys.executable)
+def idle_daemons(folder: Path) -> dict[str, Any]:
+    """An idle server: two small daemons that wake up ten and four times a second, look at /proc and sleep again; 3 s."""
+    text = (
+        "import threading, time\n"
+        "def daemon(period, rounds):\n"
+        "    for _ in range(rounds):\n"
+        "        open('/proc/loadavg').read(); open('/proc/meminfo').read()\n"
+        "        time.sleep(period)\n"
+        "both = [threading.Thread(target=daemon, args=a) for a in ((0.1, 28), (0.25, 11))]\n"
+        "[t.start() for t in both]\n"
+        "[t.join() for t in both]\n"
+    )
+    (folder / "daemons.py").write_text(text)
+    return {"command": [sys.executable, str(folder / "daemons.py")], "runs": 2, "touch_resolution_ns": 5_000_000}
+
+
 # ---------------------------------------------------------------- servers
 
 
