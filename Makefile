@@ -41,6 +41,7 @@ test-all: $(VENV)/.test ## every test: the slow ones too
 
 bench: $(VENV)/.test ## how fast hvbench itself is, as ratios to yardsticks
 	$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(TEST)
+	$(BIN)/python -m tests.bench.report
 
 lint: $(VENV)/.dev ## ruff: style and formatting
 	$(BIN)/ruff check .

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.bench import jobs
+from tests.bench import jobs, workload
 from tests.builders import S
 
 ROUNDS = 7
 KERNEL_BAR, PLAIN_BAR, SIMPY_BAR, THREADS_BAR = 5e6, 150e3, 35.0, 0.93
+EVENTS_BAR = 3e6
 
 
 def rate(run: Callable[[], int]) -> float:
@@ -49,6 +50,7 @@ def measure() -> dict[str, float]:
         note("bare, two threads", rate_of_two([jobs.bare(3000 * S) for _ in range(2)]))
         note("plain", rate(jobs.kernel(4 * S, plain_python=True)))
         note("simpy", rate(jobs.simpy(4 * S)))
+    best["events"], best["simulated"], best["events, two threads"] = workload.measure()
     return best
 
 
@@ -71,6 +73,11 @@ def lines(best: dict[str, float]) -> list[str]:
         f"  bare Numba loop / kernel       {best['bare'] / best['kernel']:.1f}",
         f"  two threads: kernel gains      {gain:.2f}, bare Numba loop gains {bare_gain:.2f}",
         "  kernel's gain / bare loop's    " + against(gain / bare_gain, THREADS_BAR, "{:.2f}"),
+        f"bundled workload {workload.WORKLOAD}, all axes at work ({', '.join(workload.CHOICES.values())})",
+        "  events a second, one core      " + against(best["events"], EVENTS_BAR, "{:,.0f}"),
+        f"  simulated seconds a second     {best['simulated']:,.0f}",
+        f"  two threads gain               {best['events, two threads'] / best['events']:.2f}"
+        f" ({best['events, two threads'] / best['events'] / bare_gain:.2f} of the bare loop's gain)",
     ]
 
 
