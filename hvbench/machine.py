@@ -9,8 +9,8 @@ from attrs import define
 
 from hvbench.settings import OWN, Kinds, setting
 
-SSD_SOURCE = "Intel SSD DC S3500 product specification, 2013"
-HDD_SOURCE = "Seagate Barracuda 7200.12 data sheet, 2009"
+SSD_SOURCE = "Intel SSD DC S3500 product specification, 2013 (cited from memory)"
+HDD_SOURCE = "Seagate Barracuda 7200.12 data sheet, 2009 (cited from memory)"
 
 
 @define(frozen=True)
@@ -235,7 +235,7 @@ class Host:
         default=3_800,
         key="switch_cost",
         unit="ns",
-        source="Li, Ding, Shen, ExpCS 2007: 3.8 us between two processes without data",
+        source="Li, Ding, Shen, ExpCS 2007: 3.8 us between two processes without data (cited from memory)",
         low=0,
     )
     cache_refill_ns: int = setting(

@@ -21,9 +21,11 @@ USER_EXIT_NS = 3_206
 BLOCK_LAYER_NS = 7_600
 """A 4 KiB read through the kernel's block layer, interrupt driven: 7.6 us (J. Yang, D. Minturn, F. Hady, FAST 2012)."""
 CONTROLLER_NS = 3_448
-"""A request at a disk controller: LSI SAS 9211-8i product brief, 290,000 requests a second."""
+"""A request at a disk controller: LSI SAS 9211-8i product brief, 290,000 requests a second
+(cited from memory)."""
 ADAPTER_NS = 6_667
-"""A request at a Fibre Channel adapter: QLogic QLE2460 data sheet, 150,000 requests a second a port."""
+"""A request at a Fibre Channel adapter: QLogic QLE2460 data sheet, 150,000 requests a second a
+port (cited from memory)."""
 FRAME_NS = 704
 """A frame through the host kernel's network stack: 1.42 million a second on one core (W. Tu et al., SIGCOMM 2021, P2P,
 kernel data path, one flow)."""

@@ -59,7 +59,7 @@ class Params:
         unit="ns",
         low=0,
         help="the controller's time for a request",
-        source="LSI SAS 9211-8i product brief: 290,000 requests a second",
+        source="LSI SAS 9211-8i product brief: 290,000 requests a second (cited from memory)",
     )
 
 

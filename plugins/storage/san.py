@@ -60,7 +60,7 @@ class Params:
         unit="ns",
         low=0,
         help="the host bus adapter's time for a request",
-        source="QLogic QLE2460 data sheet: 150,000 requests a second a port",
+        source="QLogic QLE2460 data sheet: 150,000 requests a second a port (cited from memory)",
     )
     paths: int = param(
         2,
