@@ -110,7 +110,7 @@ def test_all_errors_come_at_once_with_their_paths(tmp_path: Path) -> None:
         "6 errors",
         "host.memory: '4 lots'",
         "vm[0]: unknown: threads",
-        "vm[1].guest.replacement: 'mru' is unknown; legal: lru, clock, fifo",
+        "vm[1].guest.replacement: 'mru' is unknown; legal: linux, lru, clock, fifo",
         "workload.stresses: 'swich' is no axis",
         "workload.warmup",
         "vm[1].trace: no trace file",
