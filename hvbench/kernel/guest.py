@@ -51,7 +51,7 @@ from hvbench.state.records import (
     W_WAKE,
 )
 from hvbench.state.records_memory import EXTENT_PAGES
-from hvbench.traces.format import OPS, UNTIL
+from hvbench.traces.format import FLAG_BLOCKS, OPS, UNTIL
 
 OP_COMPUTE = OPS["compute"]
 OP_ALLOC = OPS["alloc"]
@@ -401,7 +401,7 @@ def spin_or_wait(host: Any, t: int, what: int) -> int:
     """A thread that finds a lock held spins first, where the workload says so, then waits."""
     th = host.thread[t]
     spin = host.guest_spin_ns
-    if spin <= 0:
+    if spin <= 0 or host.op[th.op].flags & FLAG_BLOCKS:
         return wait_for(host, t, what)
     th.spinning = what
     th.spin_left_ns = spin
