@@ -53,6 +53,7 @@ class CpuSpec:
     timer_fire_cost_ns: int = 0
     user_factor_ppm: int = 0
     kernel_factor_ppm: int = 0
+    nested_walk: bool = False
     privileged_extra_ns: tuple[int, ...] = (0,) * N_PRIVILEGED
     host_tick_ns: int = 0
     host_tick_cost_ns: int = 0
@@ -248,6 +249,7 @@ def _fill_host(memory: HostMemory, spec: HostSpec, guest_vcpus: int, entities: i
         "host_tick_cost_ns",
         "user_factor_ppm",
         "kernel_factor_ppm",
+        "nested_walk",
     ):
         header[name] = getattr(spec.cpu, name)
     memory.tables["cost"]["extra_ns"] = spec.cpu.privileged_extra_ns

@@ -24,6 +24,8 @@ class TechniqueCosts:
     """Extra over native, ns for each operation; a negative one is cheaper than native.
 
     `user_factor_ppm` and `kernel_factor_ppm` lengthen recorded user and kernel time (page walks, translated code).
+    `nested_walk`: they are the cost of nested page walks over 4 KiB backing; it is smaller, the more of a VM is backed by
+    2 MiB.
     """
 
     syscalls_ns: int = 0
@@ -39,6 +41,7 @@ class TechniqueCosts:
     vcpu_switch_ns: int = 0
     user_factor_ppm: int = 0
     kernel_factor_ppm: int = 0
+    nested_walk: bool = False
 
     @property
     def privileged_ns(self) -> tuple[int, ...]:

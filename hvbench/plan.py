@@ -169,6 +169,7 @@ def cpu_spec(host: Host, technique: TechniqueCosts, place: HostCosts) -> CpuSpec
         timer_fire_cost_ns=technique.interrupt_ns,
         user_factor_ppm=technique.user_factor_ppm,
         kernel_factor_ppm=technique.kernel_factor_ppm,
+        nested_walk=technique.nested_walk,
         privileged_extra_ns=technique.privileged_ns,
         host_tick_ns=place.host_tick_ns,
         host_tick_cost_ns=place.host_tick_cost_ns,

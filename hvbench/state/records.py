@@ -82,7 +82,7 @@ class Host:
     host_tick_cost_ns: int = col("CPU time of that tick, ns")
     user_factor_ppm: int = col("extra user time for page walks and the like, parts per million")
     kernel_factor_ppm: int = col("extra kernel time, parts per million")
-    nested_walk: int = col("1: the factor above scales with the share of memory not backed by 2 MiB")
+    nested_walk: int = col("1: the two factors above are nested page walks, which 2 MiB backing shortens")
     resched_first: int = col("first pCPU that waits for a decision, -1 for none", default=-1)
     resched_last: int = col("last pCPU that waits for a decision", default=-1)
     requests_here: int = col("requests of policies since virtual time last moved: a guard")

@@ -20,6 +20,8 @@ as recorded; redis, which reads several requests and then writes several replies
 its first connection is done by the first fiber while the others wait at a barrier; its `exit` comes when all of them
 are done.
 
+An event loop never spins for itself: who waits at such a lock or barrier waits at once (`FLAG_BLOCKS`).
+
 The lock is not held across a recorded `wait`: the wake-up may come from a thread that itself waits for another
 connection of the same loop. A wake-up of a thread that was split goes to the fiber with the wait that it ended (the
 k-th wake-up ends the k-th wait). Threads that use recorded locks or barriers, or share the receiving end of a
@@ -37,9 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvbench.build_io import flow_ends
-from hvbench.traces.format import COLUMNS, OPS, OUTSIDE, Trace, empty_columns
+from hvbench.traces.format import COLUMNS, FLAG_BLOCKS, OPS, OUTSIDE, Trace, empty_columns
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Part of the loaded trace's digest: another rule, another replay."""
 
 _SEND, _RECV, _WAIT, _WAKE = (OPS[name] for name in ("send", "recv", "wait", "wake"))
@@ -259,7 +261,7 @@ class _Layout:
         lock = self._new_lock()
         # before the first row under the lock: in an open loop nobody holds it before that row is due
         owner = fiber[locked_from]
-        self._put("lock", owner, _STEP * (a + locked_from) + _FIRST, time_ns[locked_from], peer=lock)
+        self._put("lock", owner, _STEP * (a + locked_from) + _FIRST, time_ns[locked_from], peer=lock, flags=FLAG_BLOCKS)
         self._put("unlock", owner, _STEP * (a + last) + _AFTER, time_ns[last], peer=lock)
         if first > 0:
             self._begin_together(thread, a, first)
@@ -273,9 +275,9 @@ class _Layout:
         others = fibers[fibers != starter]
         self.thread[a : a + first] = starter
         barrier, meet = self._new_lock(), len(fibers)
-        self._put("barrier", others, -1, 0, peer=barrier, pages=meet)
+        self._put("barrier", others, -1, 0, peer=barrier, pages=meet, flags=FLAG_BLOCKS)
         at = _STEP * (a + first) + _BEFORE
-        self._put("barrier", starter, at, self.c["time_ns"][a + first - 1], peer=barrier, pages=meet)
+        self._put("barrier", starter, at, self.c["time_ns"][a + first - 1], peer=barrier, pages=meet, flags=FLAG_BLOCKS)
 
     def _leave_together(self, thread: int, row: int) -> None:
         """The exit of a thread's process comes when all its fibers are done."""
@@ -284,8 +286,8 @@ class _Layout:
         others = fibers[fibers != leaver]
         barrier, meet = self._new_lock(), len(fibers)
         time_ns = self.c["time_ns"][row]
-        self._put("barrier", others, _STEP * row + _BEFORE, time_ns, peer=barrier, pages=meet)
-        self._put("barrier", leaver, _STEP * row + _BEFORE, time_ns, peer=barrier, pages=meet)
+        self._put("barrier", others, _STEP * row + _BEFORE, time_ns, peer=barrier, pages=meet, flags=FLAG_BLOCKS)
+        self._put("barrier", leaver, _STEP * row + _BEFORE, time_ns, peer=barrier, pages=meet, flags=FLAG_BLOCKS)
 
     def _fibers_of(self, thread: int) -> _Rows:
         return np.arange(self.base[thread], self.base[thread + 1])

@@ -57,6 +57,7 @@ UNTIL: Final = len(OP_NAMES)
 FLAG_WRITE: Final = 1
 FLAG_SAMPLED: Final = 2  # reconstructed by a rule, not seen
 FLAG_COMMON: Final = 4  # the content is common to independent runs; else it is private to the VM
+FLAG_BLOCKS: Final = 1  # a lock or barrier: who finds it held waits at once, whatever the guest's spinning
 ALL_FLAGS: Final = FLAG_WRITE | FLAG_SAMPLED | FLAG_COMMON
 
 #: The privileged operations that are counted per compute, in the order of their columns.

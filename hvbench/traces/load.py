@@ -92,6 +92,7 @@ def convert(trace: Trace) -> LoadedTrace:
     ops["x"][peers] = c["peer"][peers]
     ops["b"][peers] = c["pages"][peers]
     counts = np.stack([c[name] for name in PRIVILEGED], axis=1)
+    counts[:, PRIVILEGED.index("ipis")] = _other_interrupts(codes, c["thread"], c["ipis"])
     counted = compute & counts.any(axis=1)
     # equal rows of counts are stored once: most system calls look alike
     distinct, index = np.unique(counts[counted], axis=0, return_inverse=True)
@@ -113,6 +114,21 @@ def convert(trace: Trace) -> LoadedTrace:
         locks=locks,
         counts_requests=_counts_requests(trace),
     )
+
+
+def _other_interrupts(codes: NDArray[np.int64], thread: NDArray[Any], ipis: NDArray[Any]) -> NDArray[np.int64]:
+    """Interrupts to other vCPUs that the replay does not send by itself.
+
+    A recorded wake-up of a thread on another CPU stands twice in a trace: as an interrupt counted in the waker's compute, and
+    as the `wake` behind it. Whether it takes an interrupt here depends on where the replay has the two threads, so that the
+    kernel charges it; of a compute's interrupts only those beyond the wake-ups behind it are left.
+    """
+    compute = codes == OPS["compute"]
+    starts = compute.copy()
+    starts[1:] |= thread[1:] != thread[:-1]
+    stretch = np.cumsum(starts)
+    wakes = np.bincount(stretch[codes == OPS["wake"]], minlength=int(starts.sum()) + 1)
+    return np.where(compute, np.maximum(0, ipis.astype(np.int64) - wakes[stretch]), ipis)
 
 
 def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ...]]:

@@ -68,4 +68,5 @@ def hvbench_technique_costs(params, cpu_mhz):
         io_submit_ns=ns(params.kernel_io),
         user_factor_ppm=walk,
         kernel_factor_ppm=walk,
+        nested_walk=not shadow,
     )

@@ -101,6 +101,7 @@ def host(
     interpreted: bool = True,
     seed: int = 1,
     processes: dict[tuple[int, int], int] | None = None,
+    cpu: dict[str, Any] | None = None,
     **memory: Any,
 ) -> tuple[Any, Loop]:
     """A booted host: `programs[vm][thread]` are operations, `objects[vm]` pairs (kind, pages)."""
@@ -131,7 +132,7 @@ def host(
     )
     made_host = build(
         HostSpec(
-            cpu=CpuSpec(pcpus=pcpus),
+            cpu=CpuSpec(pcpus=pcpus, **(cpu or {})),
             vms=tuple(VmSpec(vcpus=1, group=m, memory_pages=guests[m].pages) for m in range(len(guests))),
             groups=tuple(groups),
             ops=table,

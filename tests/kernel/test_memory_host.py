@@ -280,6 +280,20 @@ def test_large_backing_gives_512_frames_and_is_split_when_a_part_is_taken():
     assert vm["large"] == 0 and vm["splits"] == 1
 
 
+def overhead(ppm, nested, **options):
+    """Overhead of a VM that touches a page and computes for 240 us, under a factor of so many parts per million."""
+    cpu = {"user_factor_ppm": ppm, "kernel_factor_ppm": ppm, "nested_walk": nested}
+    ops = [touch(0, 0, 1, write=True), compute(200_000), op("compute", -1, 0, 40_000), sleep(1000 * SECOND)]
+    memory = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], cpu=cpu, frames=8192, horizon_ns=MS, **options)
+    return int(memory.tables["vm"]["overhead_ns"][0])
+
+
+@pytest.mark.parametrize(("nested", "large", "extra"), [(1, 0, 28_800), (1, 1, 22_800), (0, 1, 28_800)])
+def test_nested_walks_are_shorter_over_large_backing(nested, large, extra):
+    options = {"large_backing": bool(large)}
+    assert overhead(120_000, nested, **options) - overhead(0, nested, **options) == extra
+
+
 # the base image ---------------------------------------------------------------------------------------------------
 
 

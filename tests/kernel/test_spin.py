@@ -10,7 +10,7 @@ from hvbench.binding import Chosen, Loop, bind
 from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec, build, no_privileged
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
-from hvbench.traces.format import OPS
+from hvbench.traces.format import FLAG_BLOCKS, OPS
 
 MS = 1_000_000
 
@@ -36,7 +36,7 @@ def sched_yield(host, vcpu, target, now):
 '''
 
 
-def two_threads(spin_ns: int, window_ns: int, pcpus: int = 2) -> HostMemory:
+def two_threads(spin_ns: int, window_ns: int, pcpus: int = 2, flags: int = 0) -> HostMemory:
     """Thread 0 takes the lock at 0 and computes 5 ms under it; thread 1 wants it after 1 ms. Then both compute 2 ms."""
     program = [
         [("lock", 0, 0), ("compute", 5 * MS, 0), ("unlock", 0, 0), ("compute", 2 * MS, 0), ("sleep", 900 * MS, 0)],
@@ -44,7 +44,7 @@ def two_threads(spin_ns: int, window_ns: int, pcpus: int = 2) -> HostMemory:
     ]
     ops = schema.TABLES["op"].layout.zeros(10)
     for i, (name, a, b) in enumerate(row for thread in program for row in thread):
-        ops[i] = (OPS[name], 0, 0 if "lock" in name else -1, a, b)
+        ops[i] = (OPS[name], flags, 0 if "lock" in name else -1, a, b)
     spec = HostSpec(
         cpu=CpuSpec(pcpus=pcpus, guest_spin_ns=spin_ns, ple_window_ns=window_ns),
         vms=(VmSpec(vcpus=2, group=0),),
@@ -80,6 +80,12 @@ def test_a_guest_out_of_patience_waits() -> None:
     memory = two_threads(spin_ns=1 * MS, window_ns=0)
     assert memory.tables["vm"]["spin_ns"][0] == 1 * MS
     assert memory.tables["vcpu"]["ran_ns"].tolist() == [7 * MS, 4 * MS]
+
+
+def test_nobody_spins_at_a_lock_that_blocks() -> None:
+    memory = two_threads(spin_ns=50 * MS, window_ns=1 * MS, flags=FLAG_BLOCKS)
+    assert memory.tables["vm"]["spin_ns"][0] == 0
+    assert memory.tables["vcpu"]["ran_ns"].tolist() == [7 * MS, 3 * MS]
 
 
 @pytest.mark.parametrize(("window_ns", "exits"), [(1 * MS, 3), (2 * MS, 1)])

@@ -14,7 +14,7 @@ from trace_builders import build, columns_of
 
 from hvbench.traces.check import check_trace
 from hvbench.traces.fibers import VERSION, split_connections
-from hvbench.traces.format import OP_NAMES, OPS, PRIVILEGED, UNTIL, Trace, read_trace, write_trace
+from hvbench.traces.format import FLAG_BLOCKS, OP_NAMES, OPS, PRIVILEGED, UNTIL, Trace, read_trace, write_trace
 from hvbench.traces.load import load_trace
 
 Row = tuple[int, str, int, dict[str, int]]
@@ -404,3 +404,10 @@ def test_open_loop_fibers_begin_their_rows_at_their_recorded_times(tmp_path: Pat
             elif op["op"] == OPS["compute"] and t.first > open_.threads[2].first:
                 assert due == locked_at  # the lock is taken when its first row is due, not held until then
     assert sorted(sends) == [50, 60, 90, 95, 400, 406, 410, 413]
+
+
+def test_nobody_spins_for_an_event_loop() -> None:
+    made = split_connections(build(TWO_CLIENTS + LOOP + on(1, ("exit", 600)), LOOP_META)).columns
+    waits = np.isin(made["op"], [OPS["lock"], OPS["barrier"]])
+    assert waits.sum() > 4
+    assert (made["flags"][waits] == FLAG_BLOCKS).all()

@@ -24,6 +24,7 @@ from hvbench.traces.format import (
     read_trace,
     write_trace,
 )
+from hvbench.traces.load import convert
 
 
 @pytest.fixture
@@ -181,3 +182,24 @@ def test_identities() -> None:
 def test_only_a_page_of_zeroes_has_identity_zero(piece: bytes, at: int) -> None:
     page = bytes(at) + piece + bytes(PAGE_SIZE - at - len(piece))
     assert (page_identity(page) == 0) == (page == bytes(PAGE_SIZE))
+
+
+def test_an_interrupt_of_a_wake_up_that_is_replayed_is_not_counted_twice() -> None:
+    # the kernel of the simulator charges an interrupt where a `wake` reaches a halted vCPU
+    meta = small_meta()
+    rows = [
+        (0, "compute", 0, {"user_ns": 10, "ipis": 3}),
+        (0, "wake", 10, {"peer": 1}),
+        (0, "mark_begin", 10, {}),
+        (0, "wake", 10, {"peer": 1}),
+        (0, "compute", 10, {"user_ns": 10, "ipis": 2}),
+        (1, "wake", 0, {"peer": 0}),
+        (1, "compute", 0, {"user_ns": 10, "ipis": 1}),
+        (1, "wake", 10, {"peer": 0}),
+        (1, "compute", 10, {"user_ns": 10, "syscalls": 1}),
+        (1, "wake", 20, {"peer": 0}),
+        (1, "wait", 20, {}),
+    ]
+    loaded = convert(make_trace(meta, columns_of(rows)))
+    computes = loaded.ops["x"][loaded.ops["op"] == OPS["compute"]].tolist()
+    assert [int(loaded.privileged["ipis"][x]) if x >= 0 else 0 for x in computes] == [1, 2, 0, 0]
