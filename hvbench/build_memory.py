@@ -2,7 +2,9 @@
 
 Every VM starts with the pages of its base image in memory, as a guest has them that has just booted: the
 kernel's own pages are never given
-up, its file pages are page cache. What the machine has no frame for at the start is in the hypervisor's swap.
+up, its file pages are page cache. Behind them come the file pages that were mapped when a trace's recording
+began: on the recorded machine nobody read them from disk. What the machine has no frame for at the start is in the
+hypervisor's swap.
 
 Sources of the default costs. Difference Engine (Gupta et al., OSDI 2008, table 2; 2.33 GHz Xeon): share_page
 6.2 us, cow_break 25.1 us,
@@ -24,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from hvbench.errors import UserError
 from hvbench.kernel.guards import E_REFUSED
 from hvbench.kernel.host_memory import E_FIRST_VM
+from hvbench.kernel.page_lists import FILE_SALT
 from hvbench.state.records import T_WAITING, W_MEMORY
 from hvbench.state.records_memory import (
     ANON,
@@ -54,7 +58,6 @@ KINDS = {"anon": ANON, "image": IMAGE, "own": OWN}
 HOST_THREADS = 2
 """Host threads of the memory side: one pays for swapping, one for scanning and merging."""
 MEM_IO_ROWS = 1 << 14
-MASK = (1 << 64) - 1
 MAX_ROWS = (1 << 31) - 2
 
 
@@ -124,11 +127,15 @@ NO_COSTS = MemoryCosts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 @attrs.frozen
 class MemorySpec:
-    """Machine memory and the VMs on it, in the order of the host's VMs; `objects` of each trace group, in order."""
+    """Machine memory and the VMs on it, in the order of the host's VMs; `objects` of each trace group, in order.
+
+    `warm` are the file pages that each group finds in its guests' page caches: (number in `objects`, first, pages).
+    """
 
     frames: int
     vms: tuple[GuestMemory, ...]
     objects: tuple[tuple[MemoryObject, ...], ...]
+    warm: tuple[tuple[tuple[int, int, int], ...], ...] = ()
     hypervisor_pages: int = 32_768
     reserve_pages: int = 0
     floor_pages: int = 0
@@ -241,6 +248,8 @@ def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thr
     for m, guest in enumerate(spec.vms):
         if guest.image is not None:
             _fill_image(memory, vms[m], m, guest)
+    for m in range(len(spec.vms)):
+        _fill_warm(memory, m, _warm_rows(memory, spec, vms, where, m))
     machine = memory.tables["machine"][0]
     machine["free"] = spec.frames - machine["fresh"]
 
@@ -379,32 +388,76 @@ def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None
         raise UserError(
             f"VM {m}: its base image needs {int((kind == ANON).sum())} pages for the kernel alone; it has {guest.pages}"
         )
-    rows, kind = rows[:keep], kind[:keep]
-    g = int(x["first"]) + np.arange(keep)
+    _place(memory, m, rows[:keep], kind[:keep])
+
+
+def _warm_rows(
+    memory: HostMemory, spec: MemorySpec, vms: list[_Vm], where: list[list[tuple[int, int]]], m: int
+) -> NDArray[np.int64]:
+    """The rows in table mapping of a VM's warm pages that its base image does not have in memory, in their order."""
+    table = memory.tables["object"]
+    parts = [np.empty(0, np.int64)]
+    for here, listed in zip(where, spec.warm, strict=False):
+        for number, first, pages in listed:
+            vm, local = here[number]
+            x = table[vms[vm].first_object + local]
+            if vm == m and x["kind"] != ANON:
+                end = min(first + pages, int(x["pages"]))
+                parts.append(int(x["first"]) + np.arange(first, end, dtype=np.int64))
+    rows = np.concatenate(parts)
+    _, once = np.unique(rows, return_index=True)
+    rows = rows[np.sort(once)]
+    return rows[memory.tables["mapping"]["at"][rows] == 0]
+
+
+def _fill_warm(memory: HostMemory, m: int, rows: NDArray[np.int64]) -> None:
+    """Clean file pages behind those of the base image, as many as fit above the guest's high watermark."""
+    x = memory.tables["vmem"][m]
+    rows = rows[: max(0, int(x["free"] - x["high"]) - 1)]
+    if not len(rows):
+        return
+    table, mapping = memory.tables["object"], memory.tables["mapping"]
+    owner = table[np.searchsorted(table["first"], rows, side="right") - 1]
+    unknown = mapping["version"][rows] == 0
+    content = unrecorded_content(owner["kind"], owner["identity"], rows - owner["first"], m)
+    mapping["content"][rows[unknown]] = content[unknown]
+    mapping["version"][rows[unknown]] = 2
+    _place(memory, m, rows, owner["kind"])
+
+
+def _place(memory: HostMemory, m: int, rows: NDArray[np.int64], kind: NDArray[Any]) -> None:
+    """Give rows of table mapping a VM's next unused pages; file pages go to the end of the inactive list."""
+    x = memory.tables["vmem"][m]
+    page, mapping, table = (memory.tables[n] for n in ("page", "mapping", "object"))
+    first, count = int(x["first"] + x["fresh"]), len(rows)
+    g = first + np.arange(count)
     mapping["at"][rows] = g + 1
-    page = memory.tables["page"]
-    span = page[int(x["first"]) : int(x["first"]) + keep]
+    span = page[first : first + count]
     span["owner"] = rows + 1
-    flags = np.where(kind == ANON, P_KERNEL, P_FILE | P_LISTED) | (m << P_VM_SHIFT)
-    span["flags"] = flags
+    span["flags"] = np.where(kind == ANON, P_KERNEL, P_FILE | P_LISTED) | (m << P_VM_SHIFT)
     files = g[kind != ANON]
     if len(files):
-        span["next"][kind != ANON] = np.append(files[1:] + 1, 0)
-        span["prev"][kind != ANON] = np.append(0, files[:-1] + 1)
         which = INACTIVE_FILE if x["replacement"] == LINUX else INACTIVE_ANON
         pages = memory.tables["page_list"][m * LISTS + which]
-        pages["first"], pages["last"], pages["count"] = files[0] + 1, files[-1] + 1, len(files)
-    x["fresh"] = keep
-    x["free"] = guest.pages - keep
-    table = memory.tables["object"]
+        last = int(pages["last"])
+        span["next"][kind != ANON] = np.append(files[1:] + 1, 0)
+        span["prev"][kind != ANON] = np.append(last, files[:-1] + 1)
+        if last:
+            page["next"][last - 1] = files[0] + 1
+        else:
+            pages["first"] = files[0] + 1
+        pages["last"] = files[-1] + 1
+        pages["count"] += len(files)
+    x["fresh"] += count
+    x["free"] -= count
     owners = np.searchsorted(table["first"], rows, side="right") - 1
-    for o, count in zip(*np.unique(owners, return_counts=True), strict=True):
-        table["resident"][o] = count
+    for o, resident in zip(*np.unique(owners, return_counts=True), strict=True):
+        table["resident"][o] += resident
     _put_frames(memory, m, g, span)
 
 
 def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
-    """Frames for a VM's first pages; what there is no frame for is in the hypervisor's swap."""
+    """Frames for a VM's pages at the start; what there is no frame for is in the hypervisor's swap."""
     machine, x = memory.tables["machine"][0], memory.tables["vmem"][m]
     fresh = int(machine["fresh"])
     count = max(0, min(len(g), int(machine["frames"] - machine["floor"]) - fresh))
@@ -412,7 +465,7 @@ def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
     frames["refs"], frames["owner"] = 1, g[:count] + 1
     span["frame"][:count] = np.arange(fresh, fresh + count) + 1
     machine["fresh"] = fresh + count
-    x["resident"] = count
+    x["resident"] += count
     used = int(machine["slots_used"])
     out = min(len(g) - count, int(machine["slots"]) - used)
     if out > 0:
@@ -421,18 +474,24 @@ def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
         machine["slots_used"] = machine["slot_hand"] = used + out
         if machine["slot_hand"] >= machine["slots"]:
             machine["slot_hand"] = 0
-        x["swapped"] = out
+        x["swapped"] += out
 
 
-def mix_array(digest: Any, value: int) -> Any:
-    """`hvbench.kernel.access.mix` of many digests with one value."""
+def unrecorded_content(kind: NDArray[Any], identity: NDArray[Any], page: NDArray[Any], m: int) -> NDArray[np.int64]:
+    """`hvbench.kernel.page_cache.disk_content` of many file pages of VM `m`."""
+    owner = np.where(kind == IMAGE, 0, m + 1)
+    return mix_array(mix_array(mix_array(FILE_SALT, identity), page), owner).view(np.int64)
+
+
+def mix_array(digest: Any, value: Any) -> Any:
+    """`hvbench.kernel.access.mix` of many digests with as many values, or with one."""
     one = np.uint64
-    x = np.full(len(digest), value & MASK, np.uint64)
+    x = np.asarray(value).astype(np.uint64)
     with np.errstate(over="ignore"):
         x = x * one(0x87C37B91114253D5)
         x = (x << one(31)) | (x >> one(33))
         x = x * one(0x4CF5AD432745937F)
-        x = x ^ digest
+        x = x ^ np.asarray(digest).astype(np.uint64)
         x = (x << one(27)) | (x >> one(37))
         return x * one(5) + one(0x52DCE729)
 

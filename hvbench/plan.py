@@ -225,6 +225,7 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
             )
             for g in groups
         ),
+        warm=tuple(g.trace.warm for g in groups),
         hypervisor_pages=host.hypervisor_pages + place.host_os_pages,
         reserve_pages=int(host.memory_pages * host.reserve_share),
         host_swap_pages=host.swap_pages or sum(g.pages for g in guests),

@@ -35,9 +35,13 @@ from hvbench.paths import Step, SwitchConfig, without_emulation
 from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, io_spec, memory_spec, native_cpu, native_io, native_memory, plan_for
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
+from hvbench.units import format_duration, format_pages
 
 OVERLOAD_SHARE = 0.05
 """An open-loop VM whose lateness grows by more than this share of the measured time is overloaded."""
+
+SCAN_PASSES = 2
+"""Full passes that a scanner of memory needs before what it found can be judged."""
 
 EVENTS_A_SLICE = 1_000_000
 EVENTS_A_SLICE_INTERPRETED = 2_000
@@ -87,6 +91,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         summarise_open(result, memory)
     else:
         summarise(result, memory)
+    result.notes = [*short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell)]
     return finish(result, memory, started)
 
 
@@ -310,6 +315,41 @@ def open_metrics(plan: Plan, memory: HostMemory, vm: int) -> dict[str, float | i
         **readout.vm_io_metrics(memory, vm),
         **readout.vm_memory_metrics(memory, vm),
     }
+
+
+def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
+    """A sentence where some trace was not passed once within the warm-up: what it meets first, it meets measured."""
+    loops = memory.tables["group"]["first_loop_ns"]
+    late = [g for i, g in enumerate(plan.groups) if loops[i] == 0 or loops[i] > warmup_ns]
+    if not late:
+        return []
+    names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
+    warmup = format_duration(warmup_ns)
+    return [f"{plan.workload.name}: the warm-up of {warmup} is shorter than one pass of the trace of {names}."]
+
+
+def short_scan(cell: Cell) -> list[str]:
+    """Of a memory workload: a sentence for each policy that looks at memory too slowly to merge before it is measured.
+
+    A scanner is a memory policy with the parameters `scan_pages` and `period_ns`. It needs two passes: in the first it
+    learns what is there, in the second it merges what has stayed.
+    """
+    if cell.workload.settings.klass != "memory":
+        return []
+    pages = sum(vm.spec.memory_pages for vm in cell.workload.vms)
+    said = []
+    for policy, params in cell.choices["memory"].policies:
+        step, period_ns = getattr(params, "scan_pages", 0), getattr(params, "period_ns", 0)
+        if step <= 0 or period_ns <= 0:
+            continue
+        passes = cell.warmup_ns // period_ns * step / pages
+        if passes < SCAN_PASSES:
+            said.append(
+                f"{cell.workload.name}: {policy.name} makes {int(passes * 100) / 100:g} passes over the VMs' "
+                f"{format_pages(pages)} within the warm-up of {format_duration(cell.warmup_ns)}; it needs "
+                f"{SCAN_PASSES} before all that is equal can be merged."
+            )
+    return said
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:

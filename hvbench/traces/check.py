@@ -35,6 +35,7 @@ PER_KIND = 5
 FILE_OPS = ("mtouch", "fread", "fwrite", "fsync")
 ANON_OPS = ("alloc", "free", "touch")
 RANGE_OPS = ("alloc", "free", "touch", "mtouch", "fread", "fwrite", "content")
+FILE_KINDS = ("image", "own")
 MARK_OPS = ("mark_begin", "mark_end")
 
 
@@ -102,6 +103,11 @@ def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(-1, f"metadata: objects[{i}].kind is {item.get('kind')!r}; legal: {', '.join(OBJECT_KINDS)}")
         if not _is_count(item.get("pages")):
             yield Problem(-1, f"metadata: objects[{i}].pages is {item.get('pages')!r}; it has to be 0 or more")
+    for i, item in enumerate(meta.get("warm", [])):
+        if not (isinstance(item, list) and len(item) == 3 and all(map(_is_count, item))):
+            yield Problem(-1, f"metadata: warm[{i}] is {item!r}; it has to be [object, first page, pages]")
+        elif item[0] >= len(meta["objects"]) or meta["objects"][item[0]].get("kind") not in FILE_KINDS:
+            yield Problem(-1, f"metadata: warm[{i}] is of object {item[0]}, which is no file")
     for i, flow in enumerate(meta["flows"]):
         if flow.get("proto") not in PROTOCOLS:
             yield Problem(-1, f"metadata: flows[{i}].proto is {flow.get('proto')!r}; legal: {', '.join(PROTOCOLS)}")

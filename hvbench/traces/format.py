@@ -12,8 +12,8 @@ object with `shared` in the metadata is shared memory: processes other than its 
 "image" file have the content that their file's `name_hash` and their index stand for, common to all VMs, unless a
 content row says otherwise; a page without any content row holds something of its own. Marks of clients carry
 the flow of their request, as requests on several flows overlap. `warm` lists the file pages that were mapped
-when the recording began, as [object, first page, pages]; `kept_waits` says what is known of the waits that
-are kept as durations.
+when the recording began, as [object, first page, pages]: they are in the guest's page cache when a VM starts.
+`kept_waits` says what is known of the waits that are kept as durations.
 
 A *base image* (metadata `kind` = "base_image") is a trace whose rows are only `content` rows: the memory
 of an idle guest, from which every VM starts.

@@ -47,7 +47,10 @@ class LoadedObject:
 
 @attrs.frozen(eq=False)
 class LoadedTrace:
-    """A trace as the kernel takes it: `ops` and `privileged` rows, threads, metadata."""
+    """A trace as the kernel takes it: `ops` and `privileged` rows, threads, metadata.
+
+    `warm` lists the file pages that were mapped when the recording began: (number in `objects`, first page, pages).
+    """
 
     name: str
     digest: str
@@ -56,6 +59,7 @@ class LoadedTrace:
     privileged: NDArray[Any]
     threads: tuple[LoadedThread, ...]
     objects: tuple[LoadedObject, ...]
+    warm: tuple[tuple[int, int, int], ...]
     locks: int
     counts_requests: bool
 
@@ -72,7 +76,7 @@ def convert(trace: Trace) -> LoadedTrace:
     ops = schema.TABLES["op"].layout.zeros(max(1, len(codes)))[: len(codes)]
     ops["op"] = codes
     ops["flags"] = c["flags"]
-    ops["x"], objects = _objects_by_tier(trace)
+    ops["x"], objects, listed = _objects_by_tier(trace)
 
     def where(names: tuple[str, ...]) -> NDArray[Any]:
         return np.isin(codes, [OPS[n] for n in names])
@@ -111,6 +115,7 @@ def convert(trace: Trace) -> LoadedTrace:
         privileged=privileged,
         threads=_threads(trace),
         objects=objects,
+        warm=_warm(trace, listed),
         locks=locks,
         counts_requests=_counts_requests(trace),
     )
@@ -131,8 +136,8 @@ def _other_interrupts(codes: NDArray[np.int64], thread: NDArray[Any], ipis: NDAr
     return np.where(compute, np.maximum(0, ipis.astype(np.int64) - wakes[stretch]), ipis)
 
 
-def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ...]]:
-    """The column of objects, and the objects, such that each belongs to one tier.
+def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ...], list[int]]:
+    """The column of objects, the objects, such that each belongs to one tier, and which in the metadata each is.
 
     Tiers are different VMs: a file that two of them read (the C library) is two objects, one in each VM's page cache.
     """
@@ -142,7 +147,7 @@ def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ..
     column = trace.columns["object"]
     if len(tiers) <= 1:
         tier = tiers[0] if tiers else ""
-        return column.astype(np.int32), tuple(LoadedObject(x, tier) for x in listed)
+        return column.astype(np.int32), tuple(LoadedObject(x, tier) for x in listed), list(range(len(listed)))
     number = {tier: i for i, tier in enumerate(tiers)}
     tier_of_thread = np.array([number.get(str(t.get("tier", "")), 0) for t in threads])
     used = column >= 0
@@ -150,7 +155,23 @@ def _objects_by_tier(trace: Trace) -> tuple[NDArray[Any], tuple[LoadedObject, ..
     distinct, index = np.unique(pairs, return_inverse=True)
     made = np.full(len(column), -1, np.int32)
     made[used] = index.reshape(-1)
-    return made, tuple(LoadedObject(listed[int(p) // len(tiers)], tiers[int(p) % len(tiers)]) for p in distinct)
+    objects = tuple(LoadedObject(listed[int(p) // len(tiers)], tiers[int(p) % len(tiers)]) for p in distinct)
+    return made, objects, [int(p) // len(tiers) for p in distinct]
+
+
+def _warm(trace: Trace, listed: list[int]) -> tuple[tuple[int, int, int], ...]:
+    """The metadata's warm pages, of each object made of the one that they name: who mapped them is not recorded.
+
+    Of several tiers' objects, one that no row uses belongs to no tier, and its warm pages to no VM.
+    """
+    made: dict[int, list[int]] = {}
+    for number, of in enumerate(listed):
+        made.setdefault(of, []).append(number)
+    return tuple(
+        (number, int(first), int(pages))
+        for of, first, pages in trace.meta.get("warm", [])
+        for number in made.get(int(of), [])
+    )
 
 
 def _counts_requests(trace: Trace) -> bool:

@@ -106,6 +106,8 @@ def test_all_problems_are_reported_and_bounded() -> None:
             "metadata: objects[0].kind is 'cloud'; legal: anon, image, own",
         ),
         ("objects", [{"kind": "own", "pages": -1}], "metadata: objects[0].pages is -1"),
+        ("warm", [[1, 0]], "metadata: warm[0] is [1, 0]; it has to be [object, first page, pages]"),
+        ("warm", [[0, 0, 1]], "metadata: warm[0] is of object 0, which is no file"),
         ("flows", [{"proto": "tcp", "ends": ["server", "server"]}], "has to name two different tiers"),
         ("flows", [{"proto": "carrier", "ends": ["server", "outside"]}], "flows[0].proto is 'carrier'"),
         ("wait_shares", {"unknown": 1.5}, "metadata: wait_shares.unknown is 1.5"),

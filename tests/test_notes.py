@@ -1,0 +1,108 @@
+"""What a result says about itself: a warm-up shorter than a pass of a trace, a scanner that is too slow for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hvbench.axes import AXES
+from hvbench.cell import Cell, Choice
+from hvbench.plugins import Registry, bind_params
+from hvbench.simulate import short_scan, short_warmup, simulate
+from hvbench.workload import Workload, parse_workload
+
+ROOT = Path(__file__).resolve().parents[1]
+S = 1_000_000_000
+CHOICES = {
+    "scheduler": "credit",
+    "memory": "static",
+    "storage": "das",
+    "switch": "bridged",
+    "technique": "native",
+    "host": "type1",
+}
+WORKLOAD = """
+format = 1
+[workload]
+name = "four"
+class = "{klass}"
+horizon = "10s"
+warmup = "{warmup}"
+[host]
+pcpus = 4
+memory = "4GiB"
+[[vm]]
+name = "vm"
+count = 4
+memory = "{memory}"
+trace = "{trace}"
+"""
+
+
+def workload(tmp_path: Path, klass: str = "memory", warmup: str = "5s", memory: str = "256MiB") -> Workload:
+    trace = ROOT / "workloads" / "traces" / "dbench.parquet"
+    text = WORKLOAD.format(klass=klass, warmup=warmup, memory=memory, trace=trace)
+    return parse_workload(text, tmp_path / "four.toml")
+
+
+def choice(axis: str, *layers: tuple[str, dict[str, str]]) -> Choice:
+    policies = [(Registry().load_file(ROOT / "plugins" / axis / f"{name}.py"), values) for name, values in layers]
+    return Choice(axis, tuple((policy, bind_params(policy, values)) for policy, values in policies))
+
+
+def cell(made: Workload, *memory: tuple[str, dict[str, str]]) -> Cell:
+    choices = {axis: choice(axis, (CHOICES[axis], {})) for axis in AXES}
+    if memory:
+        choices["memory"] = choice("memory", *memory)
+    return Cell(made, choices, 1, made.horizon_ns, made.warmup_ns)
+
+
+def passed(*first_loop_ns: int) -> list[str]:
+    """What is said of groups of VMs (a; b and c; d) whose first passes ended then, with a warm-up of 5 s."""
+    vms = [SimpleNamespace(name=name) for name in "abcd"]
+    groups = [SimpleNamespace(vms=vms) for vms in ((0,), (2, 1), (3,))]
+    plan: Any = SimpleNamespace(workload=SimpleNamespace(name="w", vms=vms), groups=groups)
+    table = {"first_loop_ns": np.array(first_loop_ns)}
+    memory: Any = SimpleNamespace(tables={"group": table})
+    return short_warmup(plan, memory, 5 * S)
+
+
+def test_a_warm_up_of_one_pass_needs_no_sentence() -> None:
+    assert passed(S, 5 * S, 2 * S) == []
+
+
+@pytest.mark.parametrize(
+    ("first_loop_ns", "names"),
+    [((S, 5 * S + 1, S), "b, c"), ((0, S, S), "a"), ((0, 9 * S, 0), "a, b, c, d")],
+)
+def test_a_shorter_one_names_the_vms(first_loop_ns: tuple[int, ...], names: str) -> None:
+    assert passed(*first_loop_ns) == [f"w: the warm-up of 5s is shorter than one pass of the trace of {names}."]
+
+
+def test_a_slow_scanner_is_named_in_memory_workloads(tmp_path: Path) -> None:
+    # 100 pages every 20 ms: 25,000 in 5 s, of four times 65,536
+    sharing = ("page_sharing", {})
+    (note,) = short_scan(cell(workload(tmp_path), ("balloon", {}), sharing))
+    assert note.startswith("four: page-sharing makes 0.09 passes over the VMs' 1GiB within the warm-up of 5s")
+    assert short_scan(cell(workload(tmp_path, klass="micro"), sharing)) == []
+    assert short_scan(cell(workload(tmp_path), ("balloon", {}))) == []
+
+
+def test_two_full_passes_are_enough(tmp_path: Path) -> None:
+    made = workload(tmp_path, memory="64MiB")  # 65,536 pages in all
+    for scan_pages, said in (("524", ["1.99"]), ("525", [])):
+        notes = short_scan(cell(made, ("page_sharing", {"scan_pages": scan_pages, "period_ns": "20ms"})))
+        assert [note.split(" makes ")[1].split()[0] for note in notes] == said
+
+
+@pytest.mark.usefixtures("kernel")
+def test_results_carry_their_notes(tmp_path: Path) -> None:
+    short = simulate(cell(workload(tmp_path, warmup="1s"), ("page_sharing", {})))
+    assert short.status == "ok", short.reason
+    assert len(short.notes) == 2
+    assert "of vm-0, vm-1, vm-2, vm-3." in short.notes[0] and "page-sharing" in short.notes[1]
+    assert simulate(cell(workload(tmp_path))).notes == []
