@@ -264,7 +264,6 @@ def wake(host: Any, v: int) -> None:
     e.state = RUNNABLE
     e.runnable_since_ns = now
     e.woken_ns = now
-    e.overhead_left_ns += host.wake_cost_ns if e.kind == VCPU else 0
     runq_append(host, v)
     ask(host, AXIS_SCHEDULER, SCHED_WAKE, v, now, 0, 0, 0, 0)
     prev = e.pcpu

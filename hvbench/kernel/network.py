@@ -67,7 +67,7 @@ def begin_send(host: Any, t: int, v: int, h: int) -> int:
         x.available += size
         if x.vm >= 0 and host.now >= host.warmup_ns:
             host.vm_io[x.vm].local_bytes += size
-        feed_receivers(host, h)
+        feed_receivers(host, h, v)
         return DONE
     if x.source >= 0:
         x.source_vcpu = v

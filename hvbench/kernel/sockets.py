@@ -90,8 +90,8 @@ def consume(host: Any, h: int, t: int) -> bool:
 
 
 @jit
-def feed_receivers(host: Any, h: int) -> None:
-    """Give available bytes to the threads that wait for them, in order."""
+def feed_receivers(host: Any, h: int, by: int) -> None:
+    """Give available bytes to the threads that wait, in order; `by` is the vCPU that sent them within the VM, else -1."""
     x = host.half[h]
     while x.recv_first >= 0 and x.available > 0:
         t = x.recv_first
@@ -102,7 +102,7 @@ def feed_receivers(host: Any, h: int) -> None:
             x.recv_last = -1
         if x.proto == PROTO_UDP:
             disarm(host, K_THREAD, t)
-        end_wait(host, t, -1)
+        end_wait(host, t, by)
     if x.unsent > 0:
         want_pump(host, h)
 
@@ -130,7 +130,7 @@ def arrive(host: Any, f: int) -> None:
         x.frames_out -= 1
         x.available += payload
         free_frame(host, f)
-        feed_receivers(host, h)
+        feed_receivers(host, h, -1)
         return
     sent_ns = fr.sent_ns
     seq = fr.seq
@@ -148,7 +148,7 @@ def arrive(host: Any, f: int) -> None:
             x.available += size
             free_frame(host, g)
             g = x.held_first
-        feed_receivers(host, h)
+        feed_receivers(host, h, -1)
     else:
         hold_frame(host, h, f)
     acknowledge(host, h, payload, seq, sent_ns, again)

@@ -62,8 +62,9 @@ def thread_ready(host: Any, t: int, by: int) -> None:
     e.queue_len += 1
     if e.state == BLOCKED:
         if by >= 0 and by != v:
-            # waking a halted vCPU takes an interrupt, which the waker sends
+            # waking a halted vCPU takes an interrupt, which the waker sends; a device's or a timer's is charged there
             host.vcpu[by].overhead_left_ns += max(0, host.ipi_cost_ns + host.cost[C_IPI].extra_ns)
+            e.overhead_left_ns += host.wake_cost_ns
         wake(host, v)
     elif e.state == RUNNING and e.queue_len == 1 and e.current_thread >= 0:
         settle(host, e.pcpu)

@@ -72,7 +72,7 @@ class Host:
     ple_window_ns: int = col("pause-loop exit: spinning for so long makes a vCPU exit, 0 for never, ns")
     guest_switch_ns: int = col("cost of a switch between two threads by the guest's own scheduler, ns")
     work_free: int = col("first free entry of table work, -1 for none", default=-1)
-    wake_cost_ns: int = col("hypervisor cost of waking a blocked entity (interrupt injection), ns")
+    wake_cost_ns: int = col("cost, to a halted vCPU, of the interrupt of another one that wakes it, ns")
     halt_cost_ns: int = col("hypervisor cost when a vCPU halts, ns")
     ipi_cost_ns: int = col("cost, to the sender, of an interrupt to another vCPU, ns")
     timer_fire_cost_ns: int = col("hypervisor cost of delivering a guest timer, ns")

@@ -285,3 +285,19 @@ def test_wake_up_latency_is_the_time_from_wake_to_dispatch() -> None:
     counts = histograms(done.memory)[1, H_WAKEUP]
     # at 0 it is dispatched behind the first VM's slice, goes to sleep at 100 us, wakes at 130 us, runs at 200 us
     assert {b: int(counts[b]) for b in range(BUCKETS) if counts[b]} == {bucket_of(100 * US): 1, bucket_of(70 * US): 1}
+
+
+# interrupts ---------------------------------------------------------------------------------------------------
+
+INTERRUPTS = {"timer_fire_cost_ns": 300, "wake_cost_ns": 500, "ipi_cost_ns": 700, "halt_cost_ns": 0}
+
+
+def test_a_timer_that_wakes_a_halted_vcpu_is_one_interrupt() -> None:
+    done = simple(vm([[sleep(10 * US), compute(US), sleep(10 * S)]]), horizon_ns=100 * US, **INTERRUPTS)
+    assert numbers(done.vcpu["overhead_ns"]) == [300]
+
+
+def test_an_interrupt_from_another_vcpu_is_paid_once_by_each_side() -> None:
+    ops = [[compute(10 * US), wake(1), FOREVER_COMPUTE], [wait(), compute(US), sleep(10 * S)]]
+    done = simple(vm(ops, vcpus=2), pcpus=2, horizon_ns=100 * US, **INTERRUPTS)
+    assert numbers(done.vcpu["overhead_ns"]) == [700, 500]

@@ -7,6 +7,7 @@ import pytest
 
 from hvbench.binding import Loop, bind
 from hvbench.build import FaultSpec, build
+from hvbench.build import CpuSpec
 from hvbench.build_io import FlowSpec, IoSpec, flow_ends, flows_of, refusal, switch_config
 from hvbench.errors import UserError
 from hvbench.hookspecs import row as hook_row
@@ -90,6 +91,13 @@ def test_what_the_host_sees_is_what_the_metrics_say():
     sender, receiver = row(memory, "vm_io", 0), row(memory, "vm_io", 1)
     assert sender["net_tx_bytes"] == receiver["net_rx_bytes"] == 1_000_000
     assert sender["net_tx_frames"] == receiver["net_rx_frames"] == row(memory, "io")["frames_delivered"]
+
+
+def test_a_message_within_a_vm_wakes_a_halted_vcpu_by_an_interrupt():
+    threads = [T(0, (recv(0, 1, 5_000), forever())), T(0, (compute(1000), send(0, 0, 5_000), forever()))]
+    cpu = CpuSpec(pcpus=4, ipi_cost_ns=700, wake_cost_ns=500)
+    memory = run(spec_of([threads], IoSpec(), [[FlowSpec("unix", 0, 0)]], vcpus=2, cpu=cpu))
+    assert sorted(memory.tables["vcpu"]["overhead_ns"].tolist())[-2:] == [500, 700]
 
 
 def test_flows_within_a_vm_never_touch_the_switch():
