@@ -72,7 +72,8 @@ class IoSpec:
     """The machine's storage and network, and the way that storage and switch policies take through them.
 
     `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the
-    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once.
+    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once. `uniform_threads` lays out a host thread for each VM's
+    disk and NIC whether or not the path uses it, so that other entities keep their index whatever the path is.
     """
 
     path: tuple[Step, ...] = DEFAULT_PATH
@@ -83,6 +84,7 @@ class IoSpec:
     array: Array = attrs.field(factory=Array)
     exit_ns: int = 0
     interrupt_ns: int = 0
+    uniform_threads: bool = False
     requests: int = 4096
     merge_pages: int = 320
     """Linux block layer: max_sectors_kb 1280."""
@@ -230,10 +232,10 @@ def extend(spec: HostSpec) -> HostSpec:
     plan = make_plan(spec)
     threads = list(spec.host_threads)
     for number, m in enumerate(spec.vms):
-        if plan.storage_threads[number] >= 0:
+        if plan.storage_threads[number] >= 0 or spec.io.uniform_threads:
             threads.append(HostThreadSpec(number, m.weight))
     for number, m in enumerate(spec.vms):
-        if plan.net_threads[number] >= 0:
+        if plan.net_threads[number] >= 0 or spec.io.uniform_threads:
             threads.append(HostThreadSpec(number, m.weight))
     flows = plan.flows
     ports = len(spec.vms) + spec.io.nic.count
@@ -275,11 +277,11 @@ def make_plan(spec: HostSpec) -> Plan:
     storage, net = [], []
     for _ in spec.vms:
         storage.append(next_thread if needs_disk else -1)
-        next_thread += needs_disk
+        next_thread += needs_disk or io.uniform_threads
     for number in range(len(spec.vms)):
         wanted = needs_nic or (emulated and number in talks)
         net.append(next_thread if wanted else -1)
-        next_thread += wanted
+        next_thread += wanted or io.uniform_threads
     return Plan(
         tuple(steps), tuple(stations), lines, tuple(storage), tuple(net), _medium(io), len(flows), io.requests,
         2 * io.nic.count,

@@ -188,6 +188,8 @@ def io_spec(
         nic=host.nic,
         filer=host.filer,
         array=host.array,
+        # a path that is never used must not shift the index of any entity: schedulers place by it
+        uniform_threads=True,
         exit_ns=technique.io_submit_ns + world + place.io_path_ns,
         interrupt_ns=technique.interrupt_ns + world,
     )

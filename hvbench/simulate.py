@@ -236,6 +236,7 @@ def alone_rates(
     key = (
         group.trace.digest,
         group.start_ns,
+        plan.seed,
         horizon_ns,
         warmup_ns,
         repr(attrs.astuple(host)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.ask import AXIS_SCHEDULER, ask
+from hvbench.kernel.access import digest_call
+from hvbench.kernel.ask import AXIS_MEMORY, AXIS_SCHEDULER, AXIS_STORAGE, AXIS_SWITCH, ask
 from hvbench.kernel.cpu import LONGEST_NS, request_decision
 from hvbench.kernel.devices import io_request
 from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
@@ -35,6 +36,7 @@ from hvbench.kernel.services import (
     TIMERS_PER_SLOT,
 )
 from hvbench.state.records import RUNNING, WHY_KICK
+from hvbench.state.schema import SCHEDULER_SLOT, STORAGE_SLOT, SWITCH_SLOT
 
 NO_TIME_TIMERS = 100_000
 """So many requests at one instant are a policy that lets time stand still."""
@@ -59,9 +61,23 @@ def drain(host: Any) -> None:
 
 
 @jit
+def axis_of(slot: int) -> int:
+    """Axis of a policy's slot."""
+    if slot == SCHEDULER_SLOT:
+        return AXIS_SCHEDULER
+    if slot == STORAGE_SLOT:
+        return AXIS_STORAGE
+    if slot == SWITCH_SLOT:
+        return AXIS_SWITCH
+    return AXIS_MEMORY
+
+
+@jit
 def serve(host: Any, at: int) -> None:
-    """Check and do one request."""
+    """Check and do one request, which is part of what the axis decided."""
     r = host.outbox[at]
+    record = host.axis[axis_of(r.slot_index)]
+    record.digest = digest_call(record.digest, r.row, r.what, r.a, r.b, r.c, r.d, 0)
     what = r.what
     a = r.a
     b = r.b
