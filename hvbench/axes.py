@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+MOST_SEEDS = 10_000
+"""Most seeds of a matrix."""
+
 DECISION_AXES: tuple[str, ...] = ("scheduler", "memory", "storage", "switch")
 """Axes whose policies are code that is called at every decision."""
 

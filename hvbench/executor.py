@@ -29,6 +29,7 @@ from hvbench.axes import AXES, DECISION_AXES
 from hvbench.cell import MEASURED, Cell, CellResult, StopFlag, Stopped, ThreadStop
 from hvbench.errors import PolicyError, UserError
 from hvbench.store import Row, Store, row_of
+from hvbench.traces.format import TraceError
 from hvbench.worker import Limits, WorkerProcess
 
 SIMULATE = "hvbench.simulate:simulate"
@@ -380,7 +381,12 @@ def run_one(simulate: Simulate, cell: Cell, stop: StopFlag) -> CellResult:
         return simulate(cell, stop)
     except PolicyError as error:
         reason = str(error)
-    except (Stopped, UserError):
+    except UserError as error:
+        path = str(cell.workload.path)
+        if str(error).startswith(path) or isinstance(error, TraceError):
+            raise
+        raise UserError(f"{path}: {error}") from error
+    except Stopped:
         raise
     except Exception as error:
         reason = f"error inside hvbench: {_where(error)}"

@@ -216,7 +216,7 @@ class Array:
 class Host:
     """The machine under the hypervisor."""
 
-    pcpus: int = setting("physical CPUs (hardware threads)", low=1)
+    pcpus: int = setting("physical CPUs (hardware threads)", low=1, high=512)
     memory_pages: int = setting("machine memory", key="memory", unit="pages", low=1)
     threads_per_core: int = setting("hardware threads that share a core", default=1, source=OWN, low=1)
     cores_per_llc: int = setting("cores that share a last-level cache; 0 = all of them", default=0, source=OWN, low=0)

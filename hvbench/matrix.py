@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import define, field
 
-from hvbench.axes import AXES
+from hvbench.axes import AXES, MOST_SEEDS
 from hvbench.cell import Cell, Choice
 from hvbench.choices import STANDARD, parse_choices
 from hvbench.errors import UserError
@@ -92,7 +92,7 @@ def is_study(path: Path) -> bool:
     """Whether a TOML file is a study and not a workload (which has a `[workload]` table)."""
     try:
         return "workload" not in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):
         return False  # its reader as a workload says what is wrong
 
 
@@ -104,7 +104,7 @@ def load_study(path: Path) -> Study:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     errors: list[str] = []
     legal = ("format", "workloads", "seeds", "axes")
@@ -115,8 +115,8 @@ def load_study(path: Path) -> Study:
         errors.append(f"format: {raw.get('format')!r} is not a known format; write format = {STUDY_FORMAT}")
     workloads = _texts(raw.get("workloads", []), "workloads", errors)
     seeds = raw.get("seeds")
-    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
-        errors.append(f"seeds: {seeds!r} is not a whole number above 0")
+    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS):
+        errors.append(f"seeds: {seeds!r} is not a whole number from 1 to {MOST_SEEDS}")
     axes: dict[str, str] = {}
     table = raw.get("axes", {})
     if not isinstance(table, dict):

@@ -41,13 +41,15 @@ def setting(
     source: str = "",
     legal: tuple[str, ...] = (),
     low: float | None = None,
+    high: float | None = None,
     words: Mapping[str, Any] | None = None,
 ) -> Any:
     """An attrs field that knows its TOML key, unit, legal values and where its default comes from.
 
-    `low` is the least legal number; `words` are texts with a meaning of their own (`random`).
+    `low` and `high` are the least and the greatest legal number; `words` are texts with a meaning of their own (`random`).
     """
     metadata: dict[str, Any] = {"doc": doc, "key": key, "unit": unit, "source": source, "legal": legal, "low": low}
+    metadata["high"] = high
     metadata["words"] = words or {}
     if factory is not None:
         return field(factory=factory, metadata=metadata)
@@ -118,7 +120,7 @@ def _with_kind_defaults(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
 def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
     """How one scalar setting is read; None leaves tables to cattrs."""
-    unit, legal, low, words = (attribute.metadata[name] for name in ("unit", "legal", "low", "words"))
+    unit, legal, low, high, words = (attribute.metadata[name] for name in ("unit", "legal", "low", "high", "words"))
     kind = attribute.type
 
     def read(value: Any, _: Any) -> Any:
@@ -150,6 +152,8 @@ def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | 
             raise UserError(f"{value!r} is unknown; legal: {', '.join(legal)}")
         if low is not None and result < low:
             raise UserError(f"{value!r} is below the least legal value, {low}")
+        if high is not None and result > high:
+            raise UserError(f"{value!r} is above the greatest legal value, {high}")
         return result
 
     return None if isinstance(kind, type) and attrs.has(kind) else read

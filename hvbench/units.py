@@ -7,6 +7,7 @@ target unit is an error, never rounded. What `format_value` prints parses back t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -47,6 +48,11 @@ RATE_BITS_PER_S: Mapping[str, int] = {
     **{f"{unit}/s": 8 * size for unit, size in SIZE_BYTES.items()},
 }
 
+GREATEST = 2**62
+"""The greatest quantity: the kernel counts in 64 bits, with a sign and room for a sum."""
+LONGEST_TEXT = 100
+"""Characters of a quantity; no sensible one is longer."""
+
 # What a unit name of a parameter accepts: suffix -> factor to the unit itself.
 _SUFFIXES: Mapping[str, Mapping[str, Fraction]] = {
     "ns": {suffix: Fraction(factor) for suffix, factor in DURATION_NS.items()},
@@ -72,7 +78,7 @@ _EXAMPLES = {
     "ppm": "500ppm, 0.05%",
     "mhz": "2400MHz, 2.4GHz",
 }
-_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*)(?:\.\d+)?(?:[eE][+-]?\d+)?|[+-]?\.\d+)\s*(.*?)\s*")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+)\s*(.*?)\s*")
 
 
 def canonical_unit(unit: str) -> str:
@@ -87,7 +93,7 @@ def is_known_unit(unit: str) -> bool:
 
 def split_number(text: str) -> tuple[Fraction, str]:
     """`"1.5ms"` as (3/2, `"ms"`); UserError where there is no number in front."""
-    match = _NUMBER.fullmatch(text)
+    match = _NUMBER.fullmatch(text) if len(text) <= LONGEST_TEXT else None
     if match is None:
         raise UserError(f"{text!r} does not start with a number")
     return Fraction(match.group(1).replace("_", "")), match.group(2)
@@ -100,7 +106,8 @@ def parse_value(text: str | int | float, unit: str, *, whole: bool = True) -> in
     """
     unit = canonical_unit(unit)
     suffixes = _SUFFIXES.get(unit, {})
-    if isinstance(text, bool):
+    is_number = isinstance(text, (int, float)) and not isinstance(text, bool)
+    if not (is_number and math.isfinite(text)) and not isinstance(text, str):
         raise UserError(f"{text!r} is not a quantity{_legal(unit)}")
     if isinstance(text, (int, float)):
         number, suffix = Fraction(text), ""
@@ -113,6 +120,8 @@ def parse_value(text: str | int | float, unit: str, *, whole: bool = True) -> in
         if suffix not in suffixes:
             raise UserError(f"{text!r} has the unknown unit {suffix!r}{_legal(unit)}")
         number *= suffixes[suffix]
+    if abs(number) > GREATEST:
+        raise UserError(f"{text!r} is too large; legal: up to {GREATEST} {unit}".rstrip())
     if not whole:
         return float(number)
     if number.denominator != 1:

@@ -66,6 +66,10 @@ from hvbench.nearest import did_you_mean
 from hvbench.settings import OWN, read_table, setting
 
 FORMAT = 1
+MOST_VMS = 1024
+MOST_VCPUS = 4096
+LONGEST_NS = 1 << 53
+"""About 104 days: every horizon and start, so that sums of times stay within 64 bits."""
 START_RANDOM_NS = -1
 """A start offset that the seed draws."""
 
@@ -93,8 +97,8 @@ class VmGroup:
     name: str = setting("name; with a count above 1 the VMs are name-0, name-1, ...")
     memory_pages: int = setting("configured memory", key="memory", unit="pages", low=1)
     trace: str = setting("what its threads do: a bundled trace or a path relative to the file")
-    count: int = setting("how many of them", default=1, source=OWN, low=1)
-    vcpus: int = setting("virtual CPUs", default=1, source=OWN, low=1)
+    count: int = setting("how many of them", default=1, source=OWN, low=1, high=MOST_VMS)
+    vcpus: int = setting("virtual CPUs", default=1, source=OWN, low=1, high=MOST_VCPUS)
     weight: int = setting(
         "share of the processors under contention",
         default=256,
@@ -172,7 +176,7 @@ class Settings:
 
     name: str = setting("name, [a-z0-9-]+")
     klass: str = setting("class: time scale of what it stresses", key="class", legal=("micro", "memory"))
-    horizon_ns: int = setting("H: virtual time at which a cell ends", key="horizon", unit="ns", low=1)
+    horizon_ns: int = setting("H: virtual time at which a cell ends", key="horizon", unit="ns", low=1, high=LONGEST_NS)
     warmup_ns: int = setting("W: [0, W) is discarded", key="warmup", unit="ns", low=0)
     summary: str = setting("one line for people", default="")
     stresses: tuple[str, ...] = setting("axes that it puts under load", factory=tuple)
@@ -251,7 +255,7 @@ def parse_workload(text: str, path: Path) -> Workload:
     """
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     errors: list[str] = []
     extra = sorted(set(raw) - {"format", "workload", "host", "vm", "fault"})
@@ -332,6 +336,8 @@ def _check_group(group: VmGroup, where: str, host: Host | None) -> Iterator[str]
         yield f"{where}.trace: empty; name a trace"
     if group.start_ns < START_RANDOM_NS:
         yield f"{where}.start: a negative offset"
+    if group.start_ns > LONGEST_NS:
+        yield f"{where}.start: above {LONGEST_NS} ns"
     if host is not None:
         outside = [pcpu for pcpu in group.affinity if not 0 <= pcpu < host.pcpus]
         if outside:
@@ -376,17 +382,25 @@ def _check_together(vms: list[Vm]) -> Iterator[str]:
 def find_trace(name: str, base: Path) -> Path:
     """A bundled trace by name, or a file relative to `base`; UserError with the nearest names."""
     if name.endswith(".parquet") or "/" in name:
-        path = (base / name).resolve()
-        if not path.is_file():
+        path = base / name
+        if not is_file(path):
             raise UserError(f"no trace file {path}")
-        return path
+        return path.resolve()
     folder = bundled_folder() / "traces"
     path = folder / f"{name}.parquet"
-    if not path.is_file():
+    if not is_file(path):
         known = sorted(p.stem for p in folder.glob("*.parquet"))
         hint = did_you_mean(name, known, always=True)
         raise UserError(f"no bundled trace {name!r}{hint}; a file is written ./{name}.parquet")
     return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def bundled_folder() -> Path:
@@ -408,7 +422,7 @@ def load_workload(name_or_path: str) -> Workload:
         path = Path(name_or_path)
     else:
         path = bundled_folder() / f"{name_or_path}.toml"
-        if not path.is_file():
+        if not is_file(path):
             hint = did_you_mean(name_or_path, bundled_names(), always=True)
             raise UserError(f"no bundled workload {name_or_path!r}{hint}; a file is written ./{name_or_path}.toml")
     try:
@@ -417,4 +431,6 @@ def load_workload(name_or_path: str) -> Workload:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r}: no name of a file: {error}") from error
     return parse_workload(text, path)

@@ -6,6 +6,7 @@ can put right are one line on standard error and exit code 2.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -64,9 +65,18 @@ def main(args: list[str] | None = None) -> None:
 def execute(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
-        code = cli.main(args, prog_name="hvbench", standalone_mode=False)
+        if sys.stdout is None:  # closed by the caller (>&-)
+            sys.stdout = open(os.devnull, "w")
+        # Not cli.main: it would end a broken pipe with the exit code of a policy at fault.
+        with cli.make_context("hvbench", sys.argv[1:] if args is None else list(args)) as context:
+            code = cli.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except UserError as error:
         return fail(str(error))
     except click.ClickException as error:
@@ -76,10 +86,14 @@ def execute(args: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("hvbench: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; say nothing when the interpreter flushes at exit.
+    except OSError as error:
+        # Say nothing more when the interpreter flushes at exit.
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if error.errno == errno.EPIPE:
+            return 0  # the reader (head, less) has seen enough
+        return fail(f"cannot write: {error.strerror}")
 
 
 def fail(message: str) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hvbench.axes import AXES
+from hvbench.axes import AXES, MOST_SEEDS
 from hvbench.cli import options
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("matrix")
 @click.argument("workloads", nargs=-1)
 @options.axis_options("choices")
-@click.option("--seeds", type=click.IntRange(min=1), help="Run seeds 1 to N.  [default: 1]")
+@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), help="Run seeds 1 to N.  [default: 1]")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells computed at once.  [default: one a CPU]")
 @options.db_option
 @options.fresh_option
@@ -79,6 +79,8 @@ def matrix(
     if output is not None:
         check_output(output)
     given = [name for text in workloads for name in options.names(text)]
+    if workloads and not given:
+        raise UserError("the names of the workloads are empty; leave them out for the bundled micro ones")
     for text in workloads:
         if "=" in text:
             raise UserError(f"{text!r} is no workload; put a sweep in quotes: the shell has expanded its braces")

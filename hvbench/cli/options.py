@@ -36,10 +36,20 @@ output_option = click.option(
     help="Also write a record a cell: .csv, .json or .parquet.",
 )
 fresh_option = click.option("--fresh", is_flag=True, help="Compute again what the results file has.")
+
+
+def _number(_: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse nan, which every comparison of a range lets through."""
+    if value != value:
+        raise click.BadParameter("nan is no number of seconds", param=option)
+    return value
+
+
 limit_option = click.option(
     "--limit",
     "limit_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=86_400, min_open=True),
+    callback=_number,
     default=10.0,
     show_default=True,
     help="Seconds after which a hook of a policy from a file counts as hung.",

@@ -36,6 +36,12 @@ FILE_OPS = ("mtouch", "fread", "fwrite", "fsync")
 ANON_OPS = ("alloc", "free", "touch")
 RANGE_OPS = ("alloc", "free", "touch", "mtouch", "fread", "fwrite", "content")
 FILE_KINDS = ("image", "own")
+#: Largest index or count of pages.
+INT32_MOST = 2**31 - 1
+#: Longest time that one row or a whole trace may take, about two years: sums of a few stay within 64 bits.
+LONGEST_NS = 1 << 56
+#: Longest message, and last block.
+MOST = 1 << 48
 MARK_OPS = ("mark_begin", "mark_end")
 
 
@@ -65,7 +71,10 @@ def require_valid(trace: Trace) -> None:
 
 def check_trace(trace: Trace, limit: int = 50) -> list[Problem]:
     """All problems of a trace, by row, at most `limit` of them."""
-    problems = list(_metadata_problems(trace.meta))
+    try:
+        problems = list(_metadata_problems(trace.meta))
+    except (AttributeError, TypeError) as error:  # a list where a table has to be, a table where a name has to be
+        problems = [Problem(-1, f"metadata: malformed: {error}")]
     if not problems:  # rows point into the metadata: they mean nothing while it is broken
         checker = _Rows(trace)
         problems.extend(checker.run())
@@ -76,8 +85,8 @@ def check_trace(trace: Trace, limit: int = 50) -> list[Problem]:
 # ---------------------------------------------------------------- metadata
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_count(value: Any, most: int = INT32_MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
@@ -85,7 +94,7 @@ def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
         if not isinstance(meta.get(key), kind):
             yield Problem(-1, f"metadata: {key} is missing or not a list")
             return
-    if not _is_count(meta.get("span_ns")):
+    if not _is_count(meta.get("span_ns"), LONGEST_NS):
         yield Problem(-1, f"metadata: span_ns is {meta.get('span_ns')!r}; it has to be a number of ns, 0 or more")
     tiers = meta["tiers"]
     known = {*tiers, OUTSIDE}
@@ -101,6 +110,8 @@ def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
     for i, item in enumerate(meta["objects"]):
         if item.get("kind") not in OBJECT_KINDS:
             yield Problem(-1, f"metadata: objects[{i}].kind is {item.get('kind')!r}; legal: {', '.join(OBJECT_KINDS)}")
+        if not isinstance(item.get("process", -1), int):
+            yield Problem(-1, f"metadata: objects[{i}].process is {item['process']!r}; it has to be a whole number")
         if not _is_count(item.get("pages")):
             yield Problem(-1, f"metadata: objects[{i}].pages is {item.get('pages')!r}; it has to be 0 or more")
     for i, item in enumerate(meta.get("warm", [])):
@@ -176,6 +187,8 @@ class _Rows:
         marks = self._is(*MARK_OPS) & (self.c["flow"] != -1)
         yield from self._range("flow", len(self.meta["flows"]), marks, "flow")
         yield from self._range("peer", len(self.meta["threads"]), self._is("wake"), "peer")
+        # locks and barriers are numbered from 0, and no more of them than rows
+        yield from self._range("peer", len(self.op), self._is("lock", "unlock", "barrier"), "lock")
         flags = self.c["flags"]
         yield from self._list(
             (flags & ~ALL_FLAGS) != 0,
@@ -184,6 +197,7 @@ class _Rows:
 
     def _times(self) -> Iterator[Problem]:
         time, thread = self.c["time_ns"], self.c["thread"]
+        yield from self._list(time > LONGEST_NS, lambda r: f"{self._name(r)}: time {time[r]} ns is above {LONGEST_NS} ns")
         yield from self._list(time < 0, lambda r: f"{self._name(r)}: negative time: {time[r]} ns")
         order = np.zeros(len(self.op), dtype=bool)
         order[1:] = thread[1:] < thread[:-1]
@@ -200,6 +214,14 @@ class _Rows:
             yield from self._list(
                 values < 0,
                 lambda r, values=values, column=column: f"{self._name(r)}: negative {column}: {values[r]}",
+            )
+        for column, most in (("user_ns", LONGEST_NS), ("kernel_ns", LONGEST_NS), ("duration_ns", LONGEST_NS), ("page", MOST), ("bytes", MOST)):
+            values = self.c[column]
+            yield from self._list(
+                values > most,
+                lambda r, values=values, column=column, most=most: (
+                    f"{self._name(r)}: {column} is {values[r]}; {most} at most"
+                ),
             )
         compute = self._is("compute")
         for column in ("user_ns", "kernel_ns", *PRIVILEGED):

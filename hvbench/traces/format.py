@@ -284,7 +284,7 @@ def _metadata(path: Path, raw: dict[bytes, bytes]) -> dict[str, Any]:
         raise TraceError(f"{path}: a Parquet file, but not an hvbench trace: it has no `hvbench` metadata")
     try:
         meta = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}: the `hvbench` metadata is not JSON: {error}") from error
     if not isinstance(meta, dict):
         raise TraceError(f"{path}: the `hvbench` metadata is not a JSON object")

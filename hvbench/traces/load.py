@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hvbench.build_io import flow_ends, flow_operand
 from hvbench.build_memory import BaseImage, base_image
 from hvbench.state import schema
+from hvbench.traces.check import require_valid
 from hvbench.traces.fibers import split_connections
 from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, TraceError, read_trace
 
@@ -246,7 +247,9 @@ def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
 
 @lru_cache(maxsize=64)
 def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
-    trace = split_connections(read_trace(path), think=replay != "open")
+    read = read_trace(path)
+    require_valid(read)  # the kernel indexes with what stands in it
+    trace = split_connections(read, think=replay != "open")
     made = convert(trace)
     return open_loop(made, trace.columns["time_ns"]) if replay == "open" else made
 
@@ -304,6 +307,7 @@ def _image(path: Path, mtime_ns: int) -> BaseImage:
     trace = read_trace(path)
     if not trace.is_base_image:
         raise TraceError(f"{path}: not a base image; record one, or write image = \"\"")
+    require_valid(trace)
     return base_image(trace.meta, trace.columns)
 
 
