@@ -277,7 +277,7 @@ def explain(policy: Chosen, hook: str, error: Exception) -> str:
     text = str(error)
     return (
         f"{policy.name}: {hook} cannot be compiled ({_where(policy, hook, text)}): {_reason(text)}; hooks compute with "
-        "integers, floats and the host's tables only; run it with --interpret to step through it meanwhile"
+        "integers, floats and the host's tables only; set HVBENCH_INTERPRET=1 to step through it meanwhile"
     )
 
 

@@ -72,8 +72,9 @@ class IoSpec:
     """The machine's storage and network, and the way that storage and switch policies take through them.
 
     `exit_ns` and `interrupt_ns` are added to each exit and each interrupt of storage and network: what the
-    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once. `uniform_threads` lays out a host thread for each VM's
-    disk and NIC whether or not the path uses it, so that other entities keep their index whatever the path is.
+    technique or a host OS under the hypervisor costs. `requests` bounds the block requests that exist at once.
+    `uniform_threads` lays out a host thread for each VM's disk and NIC whether or not the path uses it, so that
+    other entities keep their index whatever the path is.
     """
 
     path: tuple[Step, ...] = DEFAULT_PATH

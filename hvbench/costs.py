@@ -23,9 +23,9 @@ def cycles(count: float, cpu_mhz: int) -> int:
 class TechniqueCosts:
     """Extra over native, ns for each operation; a negative one is cheaper than native.
 
-    `user_factor_ppm` and `kernel_factor_ppm` lengthen recorded user and kernel time (page walks, translated code).
-    `nested_walk`: they are the cost of nested page walks over 4 KiB backing; it is smaller, the more of a VM is backed by
-    2 MiB.
+    `user_factor_ppm` and `kernel_factor_ppm` lengthen recorded user and kernel time (page walks, translated
+    code). `nested_walk`: they are the cost of nested page walks over 4 KiB backing; it is smaller, the more of
+    a VM is backed by 2 MiB.
     """
 
     syscalls_ns: int = 0
@@ -61,8 +61,9 @@ class TechniqueCosts:
 class HostCosts:
     """Where the hypervisor stands: extra over a hypervisor on the metal.
 
-    `world_switch_ns` is one way; it is paid twice for each exit that the host must see (halts, interrupts, I/O).
-    `host_os_pages` is memory that the host OS keeps; `host_tick_ns` and `host_tick_cost_ns` are its timer tick on each pCPU.
+    `world_switch_ns` is one way; it is paid twice for each exit that the host must see (halts, interrupts,
+    I/O). `host_os_pages` is memory that the host OS keeps; `host_tick_ns` and `host_tick_cost_ns` are its timer
+    tick on each pCPU.
     """
 
     hosted: bool = False

@@ -1,8 +1,8 @@
 """Every hook: when it is called, with what, what a legal answer is, what happens without it.
 
-Keep this page open while you write a policy. A hook is named after its axis: `sched_*`, `mem_*`, `blk_*`, `net_*`; the coarse
-ones are `hvbench_*`. The first line of a docstring ends in brackets: what kind of hook it is, then the callback of a
-real system that it corresponds to.
+Keep this page open while you write a policy. A hook is named after its axis: `sched_*`, `mem_*`, `blk_*`,
+`net_*`; the coarse ones are `hvbench_*`. The first line of a docstring ends in brackets: what kind of hook it
+is, then the callback of a real system that it corresponds to.
 
 - **decide**: returns a value, and has one implementation in a cell (a memory stack: see "Layers" of the hook).
 - **notify**: returns nothing.
@@ -14,12 +14,14 @@ and does it when the hook has returned.
 
 A vCPU's life, as the scheduler sees it:
 
-    sched_vcpu_insert -> [ sched_wake -> sched_select_pcpu -> ( sched_pick_next -> sched_running -> sched_stopping )+ -> sched_sleep ]*
+    sched_vcpu_insert -> [ sched_wake -> sched_select_pcpu -> ( sched_pick_next -> sched_running ->
+    sched_stopping )+ -> sched_sleep ]*
 """
 
 from __future__ import annotations
 
 import inspect
+
 import attrs
 import pluggy
 
@@ -171,10 +173,10 @@ def sched_pcpu_offline(host, pcpu, now):
 # memory: who gets machine memory, and how it is taken back
 #
 # A cell has a stack of up to eight memory policies, in an order that the user gives; "Layers" says how their answers
-# compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory), host.vmem[vm] (sizes,
-# balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the other, from vmem.first on),
-# and the services content, backed, swappable, sharers, page_vm, random_page. What it asks for: reclaim, merge, scan,
-# set_free_states, balance, set_timer, block.
+# compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory),
+# host.vmem[vm] (sizes, balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the
+# other, from vmem.first on), and the services content, backed, swappable, sharers, page_vm,
+# random_page. What it asks for: reclaim, merge, scan, set_free_states, balance, set_timer, block.
 
 
 @notify
@@ -194,20 +196,21 @@ def mem_timer(host, timer, now):
 def mem_admit(host, vm, now):
     """Whether a VM may be started. [decide; ESX admission control, xl's memory check, KVM: none]
 
-    When: once for each VM, in index order, before anything runs. host.vmem[vm].pages, .overhead_fixed and .reservation are
-    what it wants, host.machine[0].frames, .hypervisor and .reserve what there is.
-    Returns: 0 admits; n > 0 refuses: so many pages are missing. The cell is then *refused*, and the reason names the policy.
+    When: once for each VM, in index order, before anything runs. host.vmem[vm].pages, .overhead_fixed and
+    .reservation are what it wants, host.machine[0].frames, .hypervisor and .reserve what there is.
+    Returns: 0 admits; n > 0 refuses: so many pages are missing. The cell is then *refused*, and the reason
+    names the policy.
     Default: 0. Layers: all must agree.
     """
 
 
 @decide
 def mem_balloon_target(host, vm, now):
-    """The size that a VM should have. [decide; ESX vmmemctl target, Xen xenstore memory/target, virtio_balloon num_pages]
+    """The size that a VM should have. [decide; ESX vmmemctl target, Xen memory/target, virtio_balloon num_pages]
 
     When: every balance period (1 s; see balance) and when the state of free memory changes.
-    Returns: pages, 0 to host.vmem[vm].pages; the balloon moves to the rest at the driver's rate, in the guest's own CPU time. -1: no
-    opinion. Default: -1, that is no balloon. Layers: the smallest answer wins.
+    Returns: pages, 0 to host.vmem[vm].pages; the balloon moves to the rest at the driver's rate, in the guest's
+    own CPU time. -1: no opinion. Default: -1, that is no balloon. Layers: the smallest answer wins.
     """
 
 
@@ -217,8 +220,10 @@ def mem_reclaim(host, pages, state, now):
 
     When: free memory is below `high`, or a vCPU waits for a frame (then state is 3, low); again while it lasts.
     Arguments: pages is what is missing after the layers above; state is 0 high, 1 soft, 2 hard, 3 low.
-    Returns: how many of them this layer sees to, 0 to pages; it asks for them with reclaim, or has its balloon targets do it.
-    Default: 0. Layers: in order, each sees the remainder. What is left when a vCPU waits the kernel swaps out by itself.
+    Returns: how many of them this layer sees to, 0 to pages; it asks for them with reclaim, or has its balloon
+    targets do it.
+    Default: 0. Layers: in order, each sees the remainder. What is left when a vCPU waits the kernel swaps out
+    by itself.
     """
 
 
@@ -244,7 +249,8 @@ def mem_idle_price(host, vm, now):
 def mem_fault(host, vm, page, kind, now):
     """A guest touched a page that has no frame. [notify; KVM tdp_page_fault]
 
-    Arguments: kind is 0 for a first touch (the page has its frame already), 1 for one that comes back from the hypervisor's swap.
+    Arguments: kind is 0 for a first touch (the page has its frame already), 1 for one that comes back from the
+    hypervisor's swap.
     Layers: all.
     """
 
@@ -253,8 +259,8 @@ def mem_fault(host, vm, page, kind, now):
 def mem_share_scan(host, pages, now):
     """The scan thread has paid for looking at some pages: look at them. [notify; KSM scan_get_next_rmap_item]
 
-    When: after scan(host, pages), as soon as the scan thread got the CPU time. Reads contents with content(host, page), and asks for
-    merge(host, page, other). Layers: the one that asked.
+    When: after scan(host, pages), as soon as the scan thread got the CPU time. Reads contents with
+    content(host, page), and asks for merge(host, page, other). Layers: the one that asked.
     """
 
 

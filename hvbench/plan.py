@@ -103,9 +103,7 @@ def make_plan(workload: Workload, seed: int) -> Plan:
                 start_ns=start_offset_ns(members[0], seed, trace.span_ns, workload.warmup_ns),
             )
         )
-    tables = load_tables(
-        tuple(sorted({vm.trace_path for vm in workload.vms})), workload.settings.replay
-    )
+    tables = load_tables(tuple(sorted({vm.trace_path for vm in workload.vms})), workload.settings.replay)
     return Plan(workload, seed, tables, tuple(groups))
 
 
@@ -126,8 +124,8 @@ def _tiers(workload: Workload, instance: str, members: list[Vm], trace: LoadedTr
     missing = [tier for tier in tiers if tier not in where]
     if missing:
         raise UserError(
-            f"{workload.path}: instance {instance!r}: no VM replays tier {', '.join(missing)} of {trace.name}; add a [[vm]] "
-            "with that tier"
+            f"{workload.path}: instance {instance!r}: no VM replays tier {', '.join(missing)} of {trace.name}; "
+            "add a [[vm]] with that tier"
         )
     return where
 
@@ -222,9 +220,7 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
         frames=host.memory_pages,
         vms=tuple(guests),
         objects=tuple(
-            trace_objects(
-                [x.meta for x in g.trace.objects], [position[g.tier_vm[x.tier]] for x in g.trace.objects]
-            )
+            trace_objects([x.meta for x in g.trace.objects], [position[g.tier_vm[x.tier]] for x in g.trace.objects])
             for g in groups
         ),
         warm=tuple(g.trace.warm for g in groups),
@@ -253,7 +249,11 @@ def native_cpu(host: Host, vcpus: int) -> CpuSpec:
     """The CPUs of an *alone* run: enough for every vCPU, no hypervisor."""
     bare = attrs.evolve(host, pcpus=max(host.pcpus, vcpus))
     return attrs.evolve(
-        cpu_spec(bare, TechniqueCosts(), HostCosts()), switch_cost_ns=0, cache_refill_ns=0, cache_refill_other_ns=0, ple_window_ns=0
+        cpu_spec(bare, TechniqueCosts(), HostCosts()),
+        switch_cost_ns=0,
+        cache_refill_ns=0,
+        cache_refill_other_ns=0,
+        ple_window_ns=0,
     )
 
 

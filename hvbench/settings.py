@@ -46,7 +46,8 @@ def setting(
 ) -> Any:
     """An attrs field that knows its TOML key, unit, legal values and where its default comes from.
 
-    `low` and `high` are the least and the greatest legal number; `words` are texts with a meaning of their own (`random`).
+    `low` and `high` are the least and the greatest legal number; `words` are texts with a meaning of their own
+    (`random`).
     """
     metadata: dict[str, Any] = {"doc": doc, "key": key, "unit": unit, "source": source, "legal": legal, "low": low}
     metadata["high"] = high

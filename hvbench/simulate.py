@@ -32,7 +32,19 @@ from hvbench.kernel.guards import (
 )
 from hvbench.kernel.loop import FINISHED, STOPPED
 from hvbench.paths import Step, SwitchConfig, without_emulation
-from hvbench.plan import GroupPlan, Plan, cpu_spec, fault_specs, host_spec, io_spec, memory_spec, native_cpu, native_io, native_memory, plan_for
+from hvbench.plan import (
+    GroupPlan,
+    Plan,
+    cpu_spec,
+    fault_specs,
+    host_spec,
+    io_spec,
+    memory_spec,
+    native_cpu,
+    native_io,
+    native_memory,
+    plan_for,
+)
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 from hvbench.units import format_duration, format_pages
@@ -58,9 +70,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
     plan = plan_for(cell.workload, cell.seed)
     technique = technique_costs(cell)
     place = host_costs(cell)
-    spec = host_spec(
-        plan, cpu_spec(cell.workload.host, technique, place), plan.groups, cell.horizon_ns, cell.warmup_ns
-    )
+    spec = host_spec(plan, cpu_spec(cell.workload.host, technique, place), plan.groups, cell.horizon_ns, cell.warmup_ns)
     path, switch = io_choices(cell)
     spec = attrs.evolve(
         spec,
@@ -111,7 +121,9 @@ def technique_costs(cell: Cell) -> TechniqueCosts:
     """What the cell's technique costs on the workload's clock."""
     made = _coarse(cell.choices["technique"], "hvbench_technique_costs", cell.workload.host.cpu_mhz)
     if not isinstance(made, TechniqueCosts):
-        raise UserError(f"technique {cell.choices['technique'].label}: hvbench_technique_costs must return TechniqueCosts")
+        raise UserError(
+            f"technique {cell.choices['technique'].label}: hvbench_technique_costs must return TechniqueCosts"
+        )
     return made
 
 
@@ -253,17 +265,13 @@ def alone_rates(
     _, error = run(memory, stop)
     if error is not None:
         raise UserError(f"trace {group.trace.name} cannot be replayed alone: {error[1]}")
-    rates = {
-        vm: readout.progress(memory, i, group.counts_requests(vm)) for i, vm in enumerate(sorted(group.vms))
-    }
+    rates = {vm: readout.progress(memory, i, group.counts_requests(vm)) for i, vm in enumerate(sorted(group.vms))}
     with _alone_lock:
         _alone[key] = rates
     return rates
 
 
-def alone_spec(
-    plan: Plan, group: GroupPlan, path: tuple[Step, ...], horizon_ns: int, warmup_ns: int
-) -> HostSpec:
+def alone_spec(plan: Plan, group: GroupPlan, path: tuple[Step, ...], horizon_ns: int, warmup_ns: int) -> HostSpec:
     """The host of an alone run: no hypervisor, no neighbours, the same medium without emulation."""
     vcpus = sum(plan.workload.vms[v].spec.vcpus for v in group.vms)
     host = plan.workload.host

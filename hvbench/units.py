@@ -106,8 +106,8 @@ def parse_value(text: str | int | float, unit: str, *, whole: bool = True) -> in
     """
     unit = canonical_unit(unit)
     suffixes = _SUFFIXES.get(unit, {})
-    is_number = isinstance(text, (int, float)) and not isinstance(text, bool)
-    if not (is_number and math.isfinite(text)) and not isinstance(text, str):
+    number_given = isinstance(text, (int, float)) and not isinstance(text, bool) and math.isfinite(text)
+    if not number_given and not isinstance(text, str):
         raise UserError(f"{text!r} is not a quantity{_legal(unit)}")
     if isinstance(text, (int, float)):
         number, suffix = Fraction(text), ""

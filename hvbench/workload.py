@@ -82,7 +82,7 @@ class Guest:
         "which page the guest's kernel gives up first",
         default="linux",
         legal=("linux", "lru", "clock", "fifo"),
-        source="linux: active and inactive lists, as in Linux's mm/vmscan.c; the others for parity with cache simulators",
+        source="linux: active and inactive lists, as in Linux's mm/vmscan.c; others for parity with simulators",
     )
     swap_pages: int = setting(
         "swap space on the VM's virtual disk", default=65_536, key="swap", unit="pages", source=OWN, low=0

@@ -12,8 +12,8 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache

@@ -50,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in examples().items():
         (made / name).write_text(text)
     (made / "study.toml").write_text(
-        'format = 1\nworkloads = ["build"]\n[axes]\nscheduler = "round-robin"\nmemory = "static"\nstorage = "das"\nswitch = "bridged"\n'
+        'format = 1\nworkloads = ["build"]\n[axes]\nscheduler = "round-robin"\nmemory = "static"\n'
+        'storage = "das"\nswitch = "bridged"\n'
     )
     return made
 

@@ -108,7 +108,7 @@ def zstd_compress(folder: Path) -> dict[str, Any]:
 
 @recipe("idle-daemons", sys.executable)
 def idle_daemons(folder: Path) -> dict[str, Any]:
-    """An idle server: two small daemons that wake up ten and four times a second, look at /proc and sleep again; 3 s."""
+    """An idle server: two daemons that wake up ten and four times a second and look at /proc; 3 s."""
     text = (
         "import threading, time\n"
         "def daemon(period, rounds):\n"

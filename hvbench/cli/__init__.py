@@ -66,7 +66,7 @@ def execute(args: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
         if sys.stdout is None:  # closed by the caller (>&-)
-            sys.stdout = open(os.devnull, "w")
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
         # Not cli.main: it would end a broken pipe with the exit code of a policy at fault.
         with cli.make_context("hvbench", sys.argv[1:] if args is None else list(args)) as context:
             code = cli.invoke(context)
@@ -80,8 +80,8 @@ def execute(args: list[str] | None = None) -> int:
     except UserError as error:
         return fail(str(error))
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        where = getattr(error, "ctx", None)
+        hint = f" (see {where.command_path} --help)" if where is not None else ""
         return fail(" ".join(error.format_message().split()) + hint)
     except (click.Abort, KeyboardInterrupt):
         click.echo("hvbench: interrupted", err=True)

@@ -1,7 +1,8 @@
 """Faults that a workload states: a guest dies, a driver domain stops, the host OS or the hypervisor dies, a pCPU goes.
 
-Who shares the fate (model.md): a guest's fault is its own. A driver domain's (type 1) stops I/O until it restarts; CPU-bound
-guests go on. The host OS of a type 2 takes all down; there is none under a type 1. The hypervisor takes all down, on both.
+Who shares the fate (model.md): a guest's fault is its own. A driver domain's (type 1) stops I/O until it
+restarts; CPU-bound guests go on. The host OS of a type 2 takes all down; there is none under a type 1. The
+hypervisor takes all down, on both.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def begin(host: Any, t: int, v: int) -> int:
 
 @jit
 def walk_ppm(host: Any, m: int, ppm: int) -> int:
-    """A factor on a VM's time, smaller by the share of its memory that is backed by 2 MiB where it is nested page walks.
+    """A factor on a VM's time; that of nested page walks is smaller by the share of memory backed by 2 MiB.
 
     A walk takes up to 24 references, 19 where the hypervisor backs with 2 MiB (hvbench_plugins.technique.hardware). A
     host that does not simulate memory backs with 4 KiB.

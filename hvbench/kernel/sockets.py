@@ -91,7 +91,7 @@ def consume(host: Any, h: int, t: int) -> bool:
 
 @jit
 def feed_receivers(host: Any, h: int, by: int) -> None:
-    """Give available bytes to the threads that wait, in order; `by` is the vCPU that sent them within the VM, else -1."""
+    """Give available bytes to the threads that wait, in order; `by` is the vCPU that sent within the VM, or -1."""
     x = host.half[h]
     while x.recv_first >= 0 and x.available > 0:
         t = x.recv_first

@@ -13,8 +13,20 @@ BLOCKED, RUNNABLE, RUNNING, COSTOPPED = 0, 1, 2, 3
 RUN_STATES = ("blocked", "runnable", "running", "co-stopped")
 
 # why an entity gave up its CPU
-(WHY_NONE, WHY_HALT, WHY_SLICE, WHY_PREEMPTED, WHY_PAUSE_LOOP, WHY_KICK, WHY_YIELD, WHY_HOST_FAULT, WHY_FORCED) = range(9)
-STOP_REASONS = ("none", "halt", "slice end", "preempted", "pause loop", "pv kick", "yield", "host fault", "blocked by a policy")
+(WHY_NONE, WHY_HALT, WHY_SLICE, WHY_PREEMPTED, WHY_PAUSE_LOOP, WHY_KICK, WHY_YIELD, WHY_HOST_FAULT, WHY_FORCED) = range(
+    9
+)
+STOP_REASONS = (
+    "none",
+    "halt",
+    "slice end",
+    "preempted",
+    "pause loop",
+    "pv kick",
+    "yield",
+    "host fault",
+    "blocked by a policy",
+)
 
 # kinds of entities
 VCPU, HOST_THREAD = 0, 1

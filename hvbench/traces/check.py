@@ -197,7 +197,9 @@ class _Rows:
 
     def _times(self) -> Iterator[Problem]:
         time, thread = self.c["time_ns"], self.c["thread"]
-        yield from self._list(time > LONGEST_NS, lambda r: f"{self._name(r)}: time {time[r]} ns is above {LONGEST_NS} ns")
+        yield from self._list(
+            time > LONGEST_NS, lambda r: f"{self._name(r)}: time {time[r]} ns is above {LONGEST_NS} ns"
+        )
         yield from self._list(time < 0, lambda r: f"{self._name(r)}: negative time: {time[r]} ns")
         order = np.zeros(len(self.op), dtype=bool)
         order[1:] = thread[1:] < thread[:-1]
@@ -215,7 +217,13 @@ class _Rows:
                 values < 0,
                 lambda r, values=values, column=column: f"{self._name(r)}: negative {column}: {values[r]}",
             )
-        for column, most in (("user_ns", LONGEST_NS), ("kernel_ns", LONGEST_NS), ("duration_ns", LONGEST_NS), ("page", MOST), ("bytes", MOST)):
+        for column, most in (
+            ("user_ns", LONGEST_NS),
+            ("kernel_ns", LONGEST_NS),
+            ("duration_ns", LONGEST_NS),
+            ("page", MOST),
+            ("bytes", MOST),
+        ):
             values = self.c[column]
             yield from self._list(
                 values > most,

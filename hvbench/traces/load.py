@@ -125,9 +125,10 @@ def convert(trace: Trace) -> LoadedTrace:
 def _other_interrupts(codes: NDArray[np.int64], thread: NDArray[Any], ipis: NDArray[Any]) -> NDArray[np.int64]:
     """Interrupts to other vCPUs that the replay does not send by itself.
 
-    A recorded wake-up of a thread on another CPU stands twice in a trace: as an interrupt counted in the waker's compute, and
-    as the `wake` behind it. Whether it takes an interrupt here depends on where the replay has the two threads, so that the
-    kernel charges it; of a compute's interrupts only those beyond the wake-ups behind it are left.
+    A recorded wake-up of a thread on another CPU stands twice in a trace: as an interrupt counted in the
+    waker's compute, and as the `wake` behind it. Whether it takes an interrupt here depends on where the replay
+    has the two threads, so that the kernel charges it; of a compute's interrupts only those beyond the wake-ups
+    behind it are left.
     """
     compute = codes == OPS["compute"]
     starts = compute.copy()
@@ -255,7 +256,7 @@ def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
 
 
 def load_trace(path: Path, replay: str = "closed") -> LoadedTrace:
-    """Read and convert a trace for closed- or open-loop replay; remembered until the file changes. Raises TraceError."""
+    """Read and convert a trace for closed- or open-loop replay; remembered until it changes. Raises TraceError."""
     try:
         stamp = path.stat().st_mtime_ns
     except OSError:

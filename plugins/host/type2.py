@@ -1,13 +1,14 @@
 """Type 2: the hypervisor is an application on a host operating system.
 
-Overview: each exit that the host must see (a halt, an interrupt, I/O) is two world switches and the application's own work;
-each dispatch of a vCPU is a switch of the host's scheduler and a world switch; the host OS keeps memory for itself and takes its
-timer tick on every pCPU.
+Overview: each exit that the host must see (a halt, an interrupt, I/O) is two world switches and the
+application's own work; each dispatch of a vCPU is a switch of the host's scheduler and a world switch; the host
+OS keeps memory for itself and takes its timer tick on every pCPU.
 
-Source: Sugerman, Venkitachalam, Lim, "Virtualizing I/O Devices on VMware Workstation's Hosted Virtual Machine Monitor",
-USENIX ATC 2001, figure 5, on a 733 MHz Pentium III: world switch 4.45 us one way; VMApp 1.23 + 2.97 us for a transmission. Host
-OS memory: 128 of 256 MB were left to the host in that paper's set-up (256 MB PC, 128 MB VM); a fixed 256 MiB here, the
-minimum of a server Linux. Tick: CONFIG_HZ=250 (Debian's kernels), 1 us a tick (Li, Ding, Shen, ExpCS 2007, order of an interrupt).
+Source: Sugerman, Venkitachalam, Lim, "Virtualizing I/O Devices on VMware Workstation's Hosted Virtual Machine
+Monitor", USENIX ATC 2001, figure 5, on a 733 MHz Pentium III: world switch 4.45 us one way; VMApp 1.23 + 2.97
+us for a transmission. Host OS memory: 128 of 256 MB were left to the host in that paper's set-up (256 MB PC,
+128 MB VM); a fixed 256 MiB here, the minimum of a server Linux. Tick: CONFIG_HZ=250 (Debian's kernels), 1 us a
+tick (Li, Ding, Shen, ExpCS 2007, order of an interrupt).
 
 Claims: none.
 

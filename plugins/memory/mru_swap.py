@@ -1,9 +1,11 @@
 """Most recently used victims: a control, deliberately bad.
 
-Overview: admits and reclaims like overcommit, but swaps out the page that was touched last of `sample` random ones: on a working set that
-is used in a loop that is what will be needed again soonest, and what the guest itself would never give up.
+Overview: admits and reclaims like overcommit, but swaps out the page that was touched last of `sample` random
+ones: on a working set that is used in a loop that is what will be needed again soonest, and what the guest
+itself would never give up.
 
-Source: the opposite of LRU; where data do not fit, MRU is right for one pass over a file (Chou and DeWitt, VLDB 1985), and wrong for a working set.
+Source: the opposite of LRU; where data do not fit, MRU is right for one pass over a file (Chou and DeWitt, VLDB
+1985), and wrong for a working set.
 
 Claims: none.
 
@@ -27,8 +29,12 @@ CONTROL = Control(
 class Params:
     """Parameters of mru-swap."""
 
-    sample: int = param(64, low=1, high=4096, help="random pages among which the one touched last goes", source="a control")
-    batch_pages: int = param(1024, unit="pages", low=1, help="pages swapped out at once, at most", source="as overcommit")
+    sample: int = param(
+        64, low=1, high=4096, help="random pages among which the one touched last goes", source="a control"
+    )
+    batch_pages: int = param(
+        1024, unit="pages", low=1, help="pages swapped out at once, at most", source="as overcommit"
+    )
 
 
 @hookimpl

@@ -1,13 +1,14 @@
 """Xen's credit scheduler: shares by weight, caps, a boost for who wakes, work stealing between pCPUs.
 
-Overview: every `accounting_ns` the credits of all pCPUs are dealt out to the entities that ran, by weight; running burns
-them. An entity with credits left is UNDER, one without is OVER; one that wakes while UNDER is BOOSTed until its next
-tick. Each pCPU serves its own queue in the order BOOST, UNDER, OVER, and before it runs an OVER entity (or idles) it looks
-for better work in the other queues. A capped VM that used its cap is blocked until it has credits again.
+Overview: every `accounting_ns` the credits of all pCPUs are dealt out to the entities that ran, by weight;
+running burns them. An entity with credits left is UNDER, one without is OVER; one that wakes while UNDER is
+BOOSTed until its next tick. Each pCPU serves its own queue in the order BOOST, UNDER, OVER, and before it runs
+an OVER entity (or idles) it looks for better work in the other queues. A capped VM that used its cap is blocked
+until it has credits again.
 
-Source: Xen, xen/common/sched/credit.c: CSCHED_DEFAULT_TSLICE_MS 30, CSCHED_TICKS_PER_TSLICE 3, CSCHED_CREDITS_PER_MSEC 10,
-SCHED_DEFAULT_RATELIMIT_US 1000, CSCHED_DEFAULT_WEIGHT 256. Credits are burnt by the time run, as since Xen 4.2, not by sampling
-at ticks.
+Source: Xen, xen/common/sched/credit.c: CSCHED_DEFAULT_TSLICE_MS 30, CSCHED_TICKS_PER_TSLICE 3,
+CSCHED_CREDITS_PER_MSEC 10, SCHED_DEFAULT_RATELIMIT_US 1000, CSCHED_DEFAULT_WEIGHT 256. Credits are burnt by the
+time run, as since Xen 4.2, not by sampling at ticks.
 
 Claims: work-conserving (but for caps), weight-proportional, starvation-free.
 
@@ -40,7 +41,11 @@ from hvbench.policy import (
 AXIS = "scheduler"
 CLAIMS = frozenset({"work-conserving", "weight-proportional", "starvation-free", "caps", "weights", "affinity"})
 
-CONTAINERS = (Fifo("boost", of="vcpu", per="pcpu"), Fifo("under", of="vcpu", per="pcpu"), Fifo("over", of="vcpu", per="pcpu"))
+CONTAINERS = (
+    Fifo("boost", of="vcpu", per="pcpu"),
+    Fifo("under", of="vcpu", per="pcpu"),
+    Fifo("over", of="vcpu", per="pcpu"),
+)
 
 OVER, UNDER, BOOST = 0, 1, 2
 ACCOUNT = 0
@@ -56,8 +61,12 @@ class Params:
 
     timeslice_ns: int = param(30_000_000, unit="ns", low=1, help="longest run of an entity", source=f"{_XEN}: 30 ms")
     tick_ns: int = param(10_000_000, unit="ns", low=1, help="period after which a boost ends", source=f"{_XEN}: 10 ms")
-    accounting_ns: int = param(30_000_000, unit="ns", low=1, help="period of dealing out credits", source=f"{_XEN}: 30 ms")
-    ratelimit_ns: int = param(1_000_000, unit="ns", low=0, help="shortest run before a preemption", source=f"{_XEN}: 1000 us")
+    accounting_ns: int = param(
+        30_000_000, unit="ns", low=1, help="period of dealing out credits", source=f"{_XEN}: 30 ms"
+    )
+    ratelimit_ns: int = param(
+        1_000_000, unit="ns", low=0, help="shortest run before a preemption", source=f"{_XEN}: 1000 us"
+    )
 
 
 @state("vcpu")

@@ -1,15 +1,15 @@
 """Null: every entity has its pCPU for good, and next to nobody is preempted.
 
-Overview: entities are dealt to the pCPUs in the order of their index (respecting affinity). A pCPU runs its own in order of
-arrival, each until it blocks or `sharing_slice_ns` is over. With at most one entity a pCPU this is static partitioning, the
-baseline without any scheduling; with more it shows what scheduling is for.
+Overview: entities are dealt to the pCPUs in the order of their index (respecting affinity). A pCPU runs its own
+in order of arrival, each until it blocks or `sharing_slice_ns` is over. With at most one entity a pCPU this is
+static partitioning, the baseline without any scheduling; with more it shows what scheduling is for.
 
 Source: Xen, xen/common/sched/null.c.
 
 Claims: affinity, starvation-free. Not work-conserving: a pCPU idles while others queue.
 
-Not modelled: Xen parks entities that find no free pCPU until one is free, for ever if none ever is; here they share one and
-take turns, so that hosts with more vCPUs than pCPUs can be compared at all.
+Not modelled: Xen parks entities that find no free pCPU until one is free, for ever if none ever is; here they
+share one and take turns, so that hosts with more vCPUs than pCPUs can be compared at all.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Full virtualization by binary translation: the guest's kernel is translated, page tables are shadowed.
 
-Overview: user code runs directly; system calls enter translated kernel code, page-table writes and faults reach the monitor
-through the translator, port accesses are turned into calls (cheaper than a real port).
+Overview: user code runs directly; system calls enter translated kernel code, page-table writes and faults reach
+the monitor through the translator, port accesses are turned into calls (cheaper than a real port).
 
-Source: Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4
-(software VMM minus native, cycles): syscall 2296 - 243, pgfault 3927 - 1093, ptemod 391 - 1, in 217 - 3209. Address-space
-switch: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, table 4, 2p/0K: VMware Workstation 18.1 us, Linux 0.77
-us on a 2.4 GHz Xeon. Interrupts: Sugerman et al., USENIX ATC 2001, table 1: an I/O instruction handled in the monitor takes
-1.36 us at 733 MHz.
+Source: Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS
+2006, figure 4 (software VMM minus native, cycles): syscall 2296 - 243, pgfault 3927 - 1093, ptemod 391 - 1, in
+217 - 3209. Address-space switch: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, table 4, 2p/0K:
+VMware Workstation 18.1 us, Linux 0.77 us on a 2.4 GHz Xeon. Interrupts: Sugerman et al., USENIX ATC 2001, table
+1: an I/O instruction handled in the monitor takes 1.36 us at 733 MHz.
 
 Claims: no extra on user code.
 
-Not modelled: translation of code seen for the first time (2300 cycles an instruction), the slow-down of indirect branches in
-translated kernel code (call/ret 51 against 11 cycles: recordings do not count branches).
+Not modelled: translation of code seen for the first time (2300 cycles an instruction), the slow-down of
+indirect branches in translated kernel code (call/ret 51 against 11 cycles: recordings do not count branches).
 """
 
 from __future__ import annotations

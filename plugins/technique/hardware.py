@@ -4,12 +4,12 @@ Overview: system calls and, with nested paging, page faults and page-table updat
 halts and I/O do. Nested page walks lengthen user and kernel time; with shadow paging they are native, and each
 fault, update and address-space switch exits instead.
 
-Source: exits on a Xeon E5-2450 under KVM: Dall et al., ATC 2017, table 2 (hypercall 1437 cycles, I/O in the host
-kernel 2565, virtual IPI 3102) and Dall et al., ISCA 2016, table II (completing a virtual interrupt 1556). Walks: Bhargava et al., ASPLOS
-2008: with a page-walk cache and a nested TLB native remains 5 to 28 % faster; 5 % is taken, for today's larger TLBs. A walk
-takes up to 24 references, 19 where the hypervisor backs with 2 MiB (4 x 3 + 4 + 3). Shadow paging: Adams and
-Agesen, ASPLOS 2006, figure 4, hardware VMM minus native: pgfault 11242 - 1093, ptemod 12733 - 1; an address-space
-switch is one exit there.
+Source: exits on a Xeon E5-2450 under KVM: Dall et al., ATC 2017, table 2 (hypercall 1437 cycles, I/O in the
+host kernel 2565, virtual IPI 3102) and Dall et al., ISCA 2016, table II (completing a virtual interrupt 1556).
+Walks: Bhargava et al., ASPLOS 2008: with a page-walk cache and a nested TLB native remains 5 to 28 % faster; 5
+% is taken, for today's larger TLBs. A walk takes up to 24 references, 19 where the hypervisor backs with 2 MiB
+(4 x 3 + 4 + 3). Shadow paging: Adams and Agesen, ASPLOS 2006, figure 4, hardware VMM minus native: pgfault
+11242 - 1093, ptemod 12733 - 1; an address-space switch is one exit there.
 
 Claims: system calls at native speed.
 

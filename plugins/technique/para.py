@@ -3,9 +3,10 @@
 Overview: system calls stay direct; page faults and page-table updates enter the hypervisor, which validates updates; a
 switch of address space is a hypercall.
 
-Source: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, on a 2.4 GHz Xeon, Xen minus L-UP. Null call 0.46 - 0.45
-us (table 3); context switch 2p/0K 1.97 - 0.77 us (table 4); page fault 2.73 - 1.42 us (table 5), which the text explains by two
-entries into Xen: one for the fault and one for the page-table update, so each is half of 1.31 us here.
+Source: Barham et al., "Xen and the Art of Virtualization", SOSP 2003, on a 2.4 GHz Xeon, Xen minus L-UP. Null
+call 0.46 - 0.45 us (table 3); context switch 2p/0K 1.97 - 0.77 us (table 4); page fault 2.73 - 1.42 us (table
+5), which the text explains by two entries into Xen: one for the fault and one for the page-table update, so
+each is half of 1.31 us here.
 
 Claims: no extra on user code; page tables are the guest's own, walks are native.
 

@@ -1,4 +1,4 @@
-"""How fast a bundled workload runs with all axes at work: events and simulated seconds a second, on one core and on two."""
+"""How fast a bundled workload runs with all axes at work, on one core and on two."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ import attrs
 import pytest
 
 from hvbench.binding import Loop, bind
-from hvbench.build import FaultSpec, build
-from hvbench.build import CpuSpec
+from hvbench.build import CpuSpec, FaultSpec, build
 from hvbench.build_io import FlowSpec, IoSpec, flow_ends, flows_of, refusal, switch_config
 from hvbench.errors import UserError
 from hvbench.hookspecs import row as hook_row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hvbench.kernel.histogram import BUCKETS, H_WAKEUP, bucket_floor
@@ -54,7 +56,7 @@ def test_a_cap_covers_all_vcpus_of_a_vm(kernel: object) -> None:
     assert sum(numbers(done.vcpu["ran_ns"])) == pytest.approx(10 * S, rel=0.03)
 
 
-def light(sleep_us: int) -> VmPlan:
+def light(sleep_us: int) -> Any:
     """A VM that computes 200 us and sleeps, over and over, without a seam in the measured time."""
     return vm([[compute(200 * US), sleep(sleep_us * US)] * 9_000])
 
