@@ -18,6 +18,21 @@ SIZES = {"i1": 1, "u1": 1, "i2": 2, "u2": 2, "i4": 4, "u4": 4, "i8": 8, "u8": 8,
 which stays uint64 and is meant for hashes only; `f8` is float64."""
 
 
+LINE = 128
+"""Bytes that processors fetch together: two cache lines of 64 (adjacent-line prefetch)."""
+
+
+def own_lines(size: int) -> np.ndarray[Any, Any]:
+    """`size` zero bytes that share no cache line with anything else.
+
+    Hosts that run in two threads are laid out one after the other: small tables of both would otherwise lie on the same
+    lines, and each write of one thread would take the line away from the other.
+    """
+    raw = np.zeros(size + 2 * LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size]
+
+
 @attrs.frozen
 class Field:
     """One field of a record: its name, its offset in bytes, its storage code and what it means."""
@@ -54,8 +69,9 @@ class Layout:
         )
 
     def zeros(self, rows: int) -> np.ndarray[Any, Any]:
-        """`rows` rows with the declared defaults."""
-        table = np.zeros(rows, dtype=self.dtype())
+        """`rows` rows with the declared defaults, on cache lines of their own."""
+        dtype = self.dtype()
+        table = own_lines(rows * dtype.itemsize).view(dtype)
         for field in self.fields:
             if field.default:
                 table[field.name] = field.default

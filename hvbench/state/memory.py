@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from hvbench.state import schema
-from hvbench.state.layout import Layout
+from hvbench.state.layout import Layout, own_lines
 
 
 @attrs.define
@@ -18,7 +18,7 @@ class Slot:
     index: int
     own: dict[str, np.ndarray[Any, Any]] = attrs.field(factory=dict)
     arena: np.ndarray[Any, Any] = attrs.field(factory=lambda: np.zeros(1, np.int64))
-    block: np.ndarray[Any, Any] = attrs.field(factory=lambda: np.zeros(schema.SLOT_BYTES // 8, np.int64))
+    block: np.ndarray[Any, Any] = attrs.field(factory=lambda: own_lines(schema.SLOT_BYTES).view(np.int64))
 
     @property
     def address(self) -> int:
@@ -31,7 +31,7 @@ class HostMemory:
 
     def __init__(self, rows: dict[str, int], shared: dict[str, np.ndarray[Any, Any]] | None = None):
         """Make tables with `rows[name]` rows each (1 where unnamed); `shared` tables are used as they are."""
-        self.block = np.zeros(schema.HEADER_BYTES // 8, np.int64)
+        self.block = own_lines(schema.HEADER_BYTES).view(np.int64)
         self.header = self.block[: schema.HOST_LAYOUT.stride // 8].view(schema.HOST_LAYOUT.dtype())
         for field in schema.HOST_LAYOUT.fields:
             if field.default:
@@ -64,7 +64,7 @@ class HostMemory:
     def add_slot(self, index: int, layouts: dict[str, Layout], arena_words: int) -> Slot:
         """Give a policy its slot: `layouts` by table name, or by `params`, `own`, `box`."""
         slot = Slot(index)
-        slot.arena = np.zeros(max(1, arena_words), np.int64)
+        slot.arena = own_lines(8 * max(1, arena_words)).view(np.int64)
         slot.block[schema.SLOT_INDEX_OFFSET // 8] = index
         slot.block[schema.SLOT_ARENA_OFFSET // 8] = slot.arena.ctypes.data
         for name, own in layouts.items():
