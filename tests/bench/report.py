@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.bench import jobs, workload
 from tests.builders import S
 
-ROUNDS = 7
+ROUNDS = 5
 KERNEL_BAR, PLAIN_BAR, SIMPY_BAR, THREADS_BAR = 5e6, 150e3, 35.0, 0.93
 EVENTS_BAR = 3e6
 
@@ -44,10 +44,10 @@ def measure() -> dict[str, float]:
         best[name] = max(best.get(name, 0.0), value)
 
     for _ in range(ROUNDS):
-        note("kernel", rate(jobs.kernel(600 * S)))
-        note("bare", rate(jobs.bare(3000 * S)))
-        note("kernel, two threads", rate_of_two([jobs.kernel(600 * S) for _ in range(2)]))
-        note("bare, two threads", rate_of_two([jobs.bare(3000 * S) for _ in range(2)]))
+        note("kernel", rate(jobs.kernel(1800 * S)))
+        note("bare", rate(jobs.bare(9000 * S)))
+        note("kernel, two threads", rate_of_two([jobs.kernel(1800 * S) for _ in range(2)]))
+        note("bare, two threads", rate_of_two([jobs.bare(9000 * S) for _ in range(2)]))
         note("plain", rate(jobs.kernel(4 * S, plain_python=True)))
         note("simpy", rate(jobs.simpy(4 * S)))
     best["events"], best["simulated"], best["events, two threads"] = workload.measure()
