@@ -59,11 +59,6 @@ class Plan:
         """Whether operations begin at their recorded times, whatever became of the ones before."""
         return self.workload.settings.replay == "open"
 
-    @property
-    def longest_loop_ns(self) -> int:
-        """Recorded span of the longest trace."""
-        return max(g.trace.span_ns for g in self.groups)
-
 
 def draw(seed: int, *names: str) -> int:
     """63 random bits from a seed and names: the same on every machine."""
