@@ -27,6 +27,16 @@ from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 from hvbench.state.records import HOST_THREAD, N_PRIVILEGED, VCPU
 
+SCHEDULING = (
+    "rt_period_ns",
+    "rt_budget_ns",
+    "rt_extratime",
+    "rt_latency_ns",
+    "warp_ahead_ns",
+    "warp_limit_ns",
+    "warp_rest_ns",
+)
+"""Settings of a VM that go unchanged from its description to its record."""
 OUTBOX_RECORDS = 4096
 WORK_ITEMS = 1 << 16
 
@@ -83,7 +93,10 @@ class GroupSpec:
 
 @attrs.frozen
 class VmSpec:
-    """A VM: vCPUs, weight, cap and reservation in percent of a pCPU, affinity mask, memory in pages."""
+    """A VM: vCPUs, weight, cap and reservation in percent of a pCPU, affinity mask, memory in pages.
+
+    The rest is what its vCPUs are promised by real-time schedulers (0: nothing) and how far BVT warps them.
+    """
 
     vcpus: int
     group: int
@@ -92,6 +105,13 @@ class VmSpec:
     reservation: int = 0
     affinity: int = 0
     memory_pages: int = 0
+    rt_period_ns: int = 0
+    rt_budget_ns: int = 0
+    rt_extratime: int = 1
+    rt_latency_ns: int = 0
+    warp_ahead_ns: int = 0
+    warp_limit_ns: int = 0
+    warp_rest_ns: int = 0
 
 
 @attrs.frozen
@@ -274,6 +294,8 @@ def _fill_vms(memory: HostMemory, spec: HostSpec) -> None:
         row["first_vcpu"], row["vcpus"] = first, m.vcpus
         row["weight"], row["cap"], row["reservation"] = m.weight, m.cap, m.reservation
         row["group"], row["memory_pages"] = m.group, m.memory_pages
+        for name in SCHEDULING:
+            row[name] = getattr(m, name)
         for i in range(m.vcpus):
             e = vcpu[first + i]
             e["vm"], e["number"], e["kind"] = number, i, VCPU

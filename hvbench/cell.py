@@ -146,7 +146,8 @@ class CellResult:
     `axis_asks` counts, per axis, the times the kernel reached one of its hooks, insert and admission hooks
     and unimplemented ones (answered by their defaults) included: 0 proves that no other choice there could
     have changed the result. `axis_digest` is a digest of each axis's trace of (hook, arguments, answer).
-    `notes` are sentences that the tables must carry (sampled touches, a warm-up shorter than a loop ...).
+    `notes` are sentences that the tables must carry (sampled touches, a warm-up shorter than a loop ...);
+    `ignored` is what of the workload's settings the scheduler does not honour (hvbench.honours).
     """
 
     status: str
@@ -159,6 +160,7 @@ class CellResult:
     events: int = 0
     decisions: int = 0
     notes: list[str] = field(factory=list)
+    ignored: list[str] = field(factory=list)
 
     def to_json(self) -> str:
         """As text for the store."""

@@ -288,8 +288,16 @@ def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_n
                 group=group_of[index],
                 weight=spec.weight,
                 cap=spec.cap_percent,
+                reservation=spec.cpu_reservation_percent,
                 affinity=mask,
                 memory_pages=spec.memory_pages,
+                rt_period_ns=spec.realtime.period_ns,
+                rt_budget_ns=spec.realtime.budget_ns,
+                rt_extratime=int(spec.realtime.extratime),
+                rt_latency_ns=spec.realtime.latency_ns,
+                warp_ahead_ns=spec.warp.ahead_ns,
+                warp_limit_ns=spec.warp.limit_ns,
+                warp_rest_ns=spec.warp.rest_ns,
             )
         )
     return HostSpec(

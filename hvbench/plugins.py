@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,7 @@ from attrs import define, field
 from hvbench import units
 from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
+from hvbench.honours import PROPERTIES
 from hvbench.nearest import did_you_mean
 
 GROUP = "hvbench"
@@ -87,6 +88,8 @@ class Policy:
     params: tuple[ParamInfo, ...]
     control: Any
     claims: frozenset[str]
+    honours: frozenset[str]
+    """Schedulers: what a `[[vm]]` sets that it acts upon (hvbench.honours.PROPERTIES)."""
     digest: str
     origin: str
     path: Path | None = None
@@ -284,6 +287,7 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
             return module
         params_class = getattr(module, "Params", None)
         params = _read_params(params_class) if params_class is not None else ()
+        honours = _read_honours(module, axis)
         if not hooks and not (axis in COST_AXES and params):
             raise UserError("registered nothing: no function is marked with @hookimpl")
     except UserError as error:
@@ -300,6 +304,7 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
         params=params,
         control=getattr(module, "CONTROL", None),
         claims=frozenset(getattr(module, "CLAIMS", ())),
+        honours=honours,
         digest=_source_digest(module),
         origin=origin,
         path=path,
@@ -368,6 +373,19 @@ def _find_axis(module: ModuleType, hooks: tuple[str, ...]) -> str | None:
     if not hooks:
         raise UserError("registered nothing: no function is marked with @hookimpl")
     return None
+
+
+def _read_honours(module: ModuleType, axis: str) -> frozenset[str]:
+    """What a scheduler says that it honours; nothing where it says nothing."""
+    stated = getattr(module, "HONOURS", ())
+    if isinstance(stated, str) or not isinstance(stated, Collection):
+        raise UserError(f"HONOURS = {stated!r} is no set of names; write frozenset({{'weight', 'pinning'}})")
+    if stated and axis != "scheduler":
+        raise UserError(f"HONOURS is for schedulers; this is a policy of the axis {axis}")
+    for name in stated:
+        if name not in PROPERTIES:
+            raise UserError(f"HONOURS has {name!r}, which no [[vm]] can set; legal: {', '.join(PROPERTIES)}")
+    return frozenset(stated)
 
 
 def _read_params(cls: type) -> tuple[ParamInfo, ...]:

@@ -20,6 +20,7 @@ from hvbench.build_memory import refusal as memory_refusal
 from hvbench.cell import Cell, CellResult, Choice, StopFlag, Stopped
 from hvbench.costs import HostCosts, TechniqueCosts
 from hvbench.errors import UserError
+from hvbench.honours import sentence, unhonoured
 from hvbench.hookspecs import HOOKS, LAYERS
 from hvbench.kernel.guards import (
     E_DEADLOCK,
@@ -102,6 +103,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
     else:
         summarise(result, memory)
     result.notes = [*short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell)]
+    note_ignored(result, cell)
     return finish(result, memory, started)
 
 
@@ -359,6 +361,14 @@ def short_scan(cell: Cell) -> list[str]:
                 f"{SCAN_PASSES} before all that is equal can be merged."
             )
     return said
+
+
+def note_ignored(result: CellResult, cell: Cell) -> None:
+    """Mark a result whose workload sets something that the scheduler does not honour."""
+    choice = cell.choices["scheduler"]
+    honours = choice.policies[0][0].honours
+    result.ignored = list(unhonoured(cell.workload, honours))
+    result.notes += sentence(cell.workload, choice.label, honours)
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:

@@ -33,6 +33,12 @@
     [vm.guest]
     replacement = "linux"             # "linux" (two lists), "lru", "clock" or "fifo"
     swap = "256MiB"
+    [vm.realtime]                     # rtds and sedf: budget of each vCPU in every period
+    period = "10ms"
+    budget = "4ms"
+    [vm.warp]                         # bvt: put ahead when woken
+    ahead = "20ms"
+    limit = "5ms"
 
     [[fault]]                         # what fails, and when
     kind = "driver"                   # "guest" (with vm = NAME), "driver", "host-os", "hypervisor", "pcpu"
@@ -70,6 +76,7 @@ MOST_VMS = 1024
 MOST_VCPUS = 4096
 LONGEST_NS = 1 << 53
 """About 104 days: every horizon and start, so that sums of times stay within 64 bits."""
+DEFAULT_WEIGHT = 256
 START_RANDOM_NS = -1
 """A start offset that the seed draws."""
 
@@ -91,6 +98,77 @@ class Guest:
 
 
 @define(frozen=True)
+class Realtime:
+    """What real-time schedulers guarantee each vCPU of a VM; without a period they use their own defaults."""
+
+    period_ns: int = setting(
+        "period, and relative deadline, of each vCPU; 0 = the scheduler's default",
+        default=0,
+        key="period",
+        unit="ns",
+        source=OWN,
+        low=0,
+        high=LONGEST_NS,
+    )
+    budget_ns: int = setting(
+        "CPU time that each vCPU is guaranteed in a period (SEDF calls it the slice)",
+        default=0,
+        key="budget",
+        unit="ns",
+        source=OWN,
+        low=0,
+        high=LONGEST_NS,
+    )
+    extratime: bool = setting(
+        "whether it may also run on time that nobody was guaranteed",
+        default=True,
+        source="Xen 4.11, xen/common/sched_rt.c: extratime is on by default",
+    )
+    latency_ns: int = setting(
+        "SEDF: period that it is scaled to after a long block; 0 = not scaled",
+        default=0,
+        key="latency",
+        unit="ns",
+        source="Xen 3.0, xen/common/sched_sedf.c: latency 0",
+        low=0,
+        high=LONGEST_NS,
+    )
+
+
+@define(frozen=True)
+class Warp:
+    """BVT: how a VM borrows against its future share when it is woken."""
+
+    ahead_ns: int = setting(
+        "how far it is put ahead of others, in its own CPU time at weight 256; 0 = never",
+        default=0,
+        key="ahead",
+        unit="ns",
+        source="Xen 2.0, xen/common/sched_bvt.c: warp 0",
+        low=0,
+        high=LONGEST_NS,
+    )
+    limit_ns: int = setting(
+        "longest time that it stays ahead",
+        default=0,
+        key="limit",
+        unit="ns",
+        source="Xen 2.0, xen/common/sched_bvt.c: warpl 0",
+        low=0,
+        high=LONGEST_NS,
+    )
+    rest_ns: int = setting(
+        "least time between falling back from a warp and the next one",
+        default=0,
+        key="rest",
+        unit="ns",
+        source="Xen 2.0, xen/common/sched_bvt.c: warpu 0",
+        low=0,
+        high=LONGEST_NS,
+    )
+
+
+@define(frozen=True)
 class VmGroup:
     """One `[[vm]]` table: `count` equal virtual machines."""
 
@@ -101,7 +179,7 @@ class VmGroup:
     vcpus: int = setting("virtual CPUs", default=1, source=OWN, low=1, high=MOST_VCPUS)
     weight: int = setting(
         "share of the processors under contention",
-        default=256,
+        default=DEFAULT_WEIGHT,
         source="Xen credit scheduler: default weight 256",
         low=1,
     )
@@ -111,6 +189,14 @@ class VmGroup:
         key="cap",
         unit="percent",
         source="Xen credit scheduler: default cap 0",
+        low=0,
+    )
+    cpu_reservation_percent: int = setting(
+        "CPU time that it is guaranteed when it wants it, in percent of one pCPU, over its vCPUs together",
+        default=0,
+        key="cpu_reservation",
+        unit="percent",
+        source="ESX: default CPU reservation 0",
         low=0,
     )
     reservation_pages: int = setting(
@@ -134,6 +220,8 @@ class VmGroup:
     )
     role: str = setting("what it is to the host", default="guest", legal=("guest",))
     guest: Guest = setting("the guest's kernel", factory=Guest)
+    realtime: Realtime = setting("what real-time schedulers guarantee it", factory=Realtime)
+    warp: Warp = setting("how far BVT puts it ahead when it is woken", factory=Warp)
 
 
 @define(frozen=True)
@@ -332,6 +420,14 @@ def _check_group(group: VmGroup, where: str, host: Host | None) -> Iterator[str]
         yield f"{where}.reservation: above the VM's memory"
     if group.cap_percent > 100 * group.vcpus:
         yield f"{where}.cap: {group.cap_percent} % is above what {group.vcpus} vCPUs can use"
+    if group.cpu_reservation_percent > 100 * group.vcpus:
+        yield f"{where}.cpu_reservation: {group.cpu_reservation_percent} % is above what {group.vcpus} vCPUs can use"
+    if 0 < group.cap_percent < group.cpu_reservation_percent:
+        yield f"{where}.cpu_reservation: above its cap of {group.cap_percent} %"
+    if group.realtime.budget_ns > group.realtime.period_ns:
+        yield f"{where}.realtime.budget: above the period; a vCPU cannot run longer than time passes"
+    if group.realtime.period_ns and not group.realtime.budget_ns:
+        yield f"{where}.realtime.budget: missing; a period without a budget guarantees nothing"
     if not group.trace:
         yield f"{where}.trace: empty; name a trace"
     if group.start_ns < START_RANDOM_NS:

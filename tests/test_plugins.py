@@ -37,6 +37,12 @@ def test_a_file_becomes_a_policy(tmp_path: Path) -> None:
 def test_a_stated_name_and_axis_are_taken(tmp_path: Path) -> None:
     policy = load(write(tmp_path, "x", SMALL + '\nAXIS = "scheduler"\nNAME = "turns"\nCLAIMS = {"fair"}\n'))
     assert (policy.name, policy.claims) == ("turns", frozenset({"fair"}))
+    assert policy.honours == frozenset()
+
+
+def test_what_a_scheduler_honours_is_taken(tmp_path: Path) -> None:
+    policy = load(write(tmp_path, "x", SMALL + '\nHONOURS = {"cap", "weight"}\n'))
+    assert policy.honours == frozenset({"weight", "cap"})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,12 @@ def test_a_stated_name_and_axis_are_taken(tmp_path: Path) -> None:
             "sched_wke is named like a hook, but is none; did you mean",
         ),
         (SMALL + "\ndef mem_nothing(host):\n    pass\n", "mem_nothing is named like a hook"),
+        (SMALL + '\nHONOURS = {"weigth"}\n', "HONOURS has 'weigth', which no [[vm]] can set; legal: weight, cap"),
+        (SMALL + '\nHONOURS = "weight"\n', "HONOURS = 'weight' is no set of names"),
+        (
+            'from hvbench.policy import hookimpl\nHONOURS = {"cap"}\n\n@hookimpl\ndef blk_init(host, now):\n    pass\n',
+            "HONOURS is for schedulers; this is a policy of the axis storage",
+        ),
         ("x = 1\n", "registered nothing"),
         (SMALL + '\nAXIS = "speed"\n', "AXIS = 'speed' is no axis; legal: scheduler"),
         (SMALL + '\nAXIS = "memory"\n', "AXIS is 'memory', but it has hooks of the axis scheduler"),

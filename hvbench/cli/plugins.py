@@ -40,8 +40,16 @@ def _list(registry: Registry, fmt: str) -> None:
     for axis in AXES:
         for policy in registry.axis(axis):
             summary = policy.summary + (" (control: not part of all)" if policy.control is not None else "")
-            table.append([axis, policy.name, " ".join(info.alias for info in policy.params), summary])
-    click.echo(draw(["axis", "policy", "parameters", "what it is"], table, fmt))
+            honours = _honours(policy) if axis == "scheduler" else ""
+            table.append([axis, policy.name, " ".join(info.alias for info in policy.params), honours, summary])
+    click.echo(draw(["axis", "policy", "parameters", "honours", "what it is"], table, fmt))
+
+
+def _honours(policy: Policy) -> str:
+    """What of a VM's settings a scheduler acts upon, in the order in which they are always named."""
+    from hvbench.honours import PROPERTIES
+
+    return ", ".join(name for name in PROPERTIES if name in policy.honours) or "nothing"
 
 
 def _find(registry: Registry, name: str) -> list[Policy]:
@@ -64,6 +72,7 @@ def _find(registry: Registry, name: str) -> list[Policy]:
 
 def _describe(policy: Policy, fmt: str) -> str:
     from hvbench.drawing import draw
+    from hvbench.honours import PROPERTIES
 
     lines = [f"{policy.axis} {policy.name}  ({policy.origin})", "", policy.doc]
     if policy.claims:
@@ -71,6 +80,11 @@ def _describe(policy: Policy, fmt: str) -> str:
     if policy.control is not None:
         worst = ", ".join(f"{metric} on {workload}" for workload, metric in policy.control.worst_on.items())
         lines += ["", f"Control: {policy.control.why} Worst by {policy.control.margin:.0%} at: {worst}."]
+    if policy.axis == "scheduler":
+        lines += ["", f"Honours: {_honours(policy)}"]
+        ignored = [name for name in PROPERTIES if name not in policy.honours]
+        if ignored:
+            lines.append(f"Does not honour: {', '.join(ignored)}; a workload that sets one of them is marked in tables")
     lines += ["", f"Hooks: {', '.join(policy.hooks)}"]
     if policy.params:
         table = [

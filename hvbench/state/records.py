@@ -194,6 +194,13 @@ class Vm:
     backlog_ns: int = col("open-loop replay: lateness of its threads at the horizon, in sum")
     crashed: int = col("1: the VM died")
     memory_pages: int = col("configured memory, 4 KiB pages")
+    rt_period_ns: int = col("period of each vCPU under real-time schedulers, 0 for the scheduler's default")
+    rt_budget_ns: int = col("CPU time that each vCPU is promised in a period")
+    rt_extratime: int = col("1: it may also run on time that was promised to nobody", default=1)
+    rt_latency_ns: int = col("period that it is scaled to after a long block, 0 for none")
+    warp_ahead_ns: int = col("how far it is put ahead when woken, in CPU time at weight 256; 0 for never")
+    warp_limit_ns: int = col("longest time that it stays ahead")
+    warp_rest_ns: int = col("least time between two warps")
 
 
 @record("group")

@@ -40,6 +40,7 @@ from hvbench.policy import (
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"work-conserving", "weight-proportional", "starvation-free", "caps", "weights", "affinity"})
+HONOURS = frozenset({"weight", "cap", "pinning"})
 
 CONTAINERS = (
     Fifo("boost", of="vcpu", per="pcpu"),

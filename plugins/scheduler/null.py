@@ -20,6 +20,7 @@ from hvbench.policy import Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, kic
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"affinity", "starvation-free"})
+HONOURS = frozenset({"pinning"})
 CONTAINERS = (Fifo("runq", of="vcpu", per="pcpu"),)
 
 

@@ -18,6 +18,7 @@ from hvbench.policy import hookimpl, param, runq_first
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"work-conserving", "starvation-free"})
+HONOURS: frozenset[str] = frozenset()
 
 
 @frozen

@@ -18,6 +18,7 @@ from hvbench.policy import Control, hookimpl, param, runq_first, runq_next
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"work-conserving", "starvation-free"})
+HONOURS: frozenset[str] = frozenset()
 CONTROL = Control(
     worst_on={"build": "slowdown_geomean"},
     why="a switch and a cold cache for every 100 us of work",
