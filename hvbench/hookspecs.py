@@ -481,9 +481,6 @@ class Hook:
 
 
 PREFIXES = {"sched": "scheduler", "mem": "memory", "blk": "storage", "net": "switch"}
-AXES = ("scheduler", "memory", "storage", "switch", "technique", "host")
-DECISION_AXES = AXES[:4]
-COST_AXES = AXES[4:]
 PAIR_HOOKS = frozenset({"sched_pick_next"})
 """Hooks that answer a pair; the second half reaches the kernel as `host.answer_slice_ns`."""
 

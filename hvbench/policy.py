@@ -179,8 +179,6 @@ IDLE = -1
 FOREVER = 1 << 60
 """A slice without end, ns."""
 
-UNIT_SUFFIXES = {"ns": "_ns", "bytes": "_bytes", "pages": "_pages"}
-
 
 @attrs.frozen
 class Control:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hvbench import hookspecs
-from hvbench.hookspecs import AXES, HOOKS, LAYERS, PREFIXES, Hook
+from hvbench.axes import AXES
+from hvbench.hookspecs import HOOKS, LAYERS, PREFIXES, Hook
 from hvbench.kernel import hook_rows
 from tests.builders import ROOT
 
