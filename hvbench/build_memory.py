@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from hvbench.errors import UserError
 from hvbench.kernel.guards import E_REFUSED
 from hvbench.kernel.host_memory import E_FIRST_VM
-from hvbench.kernel.page_lists import FILE_SALT
 from hvbench.state.records import T_WAITING, W_MEMORY
 from hvbench.state.records_memory import (
     ANON,
@@ -39,6 +38,7 @@ from hvbench.state.records_memory import (
     FRAME_HYPERVISOR,
     FRAME_OVERHEAD,
     IMAGE,
+    IMAGE_CONTENT,
     INACTIVE_ANON,
     INACTIVE_FILE,
     LINUX,
@@ -202,6 +202,7 @@ def table_rows(spec: MemorySpec) -> dict[str, int]:
         "page": sum(x.pages for x in spec.vms),
         "mapping": sum(x.pages for vm in vms for x in vm.objects),
         "page_frame": spec.frames,
+        "image_content": sum(len(x.row) for x in _images(spec)),
         "guest_slot": sum(x.swap_pages for x in spec.vms),
         "host_slot": spec.host_swap_pages,
         "extent": sum(-(-x.pages // EXTENT_PAGES) for x in spec.vms),
@@ -234,6 +235,11 @@ def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thr
     the row in table vcpu of
     the reclaim thread, which the scan thread follows.
     """
+    if len(memory.tables["op"]) >= IMAGE_CONTENT:
+        raise UserError(
+            f"memory: {len(memory.tables['op'])} recorded operations are too many; legal: below {IMAGE_CONTENT}; "
+            "use fewer or shorter traces"
+        )
     vms, where = _lay_out(spec)
     _fill_machine(memory, spec, first_host_thread)
     _fill_objects(memory, vms, where)
@@ -245,9 +251,10 @@ def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thr
         extent += -(-guest.pages // EXTENT_PAGES)
     for m in range(len(spec.vms)):
         _fill_overhead(memory, spec, m)
+    contents = _fill_contents(memory, spec)
     for m, guest in enumerate(spec.vms):
         if guest.image is not None:
-            _fill_image(memory, vms[m], m, guest)
+            _fill_image(memory, vms[m], m, guest, contents[id(guest.image)])
     for m in range(len(spec.vms)):
         _fill_warm(memory, m, _warm_rows(memory, spec, vms, where, m))
     machine = memory.tables["machine"][0]
@@ -363,7 +370,26 @@ def _fill_overhead(memory: HostMemory, spec: MemorySpec, m: int) -> None:
     memory.tables["vmem"][m]["overhead"] = count
 
 
-def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None:
+def _images(spec: MemorySpec) -> list[BaseImage]:
+    """The distinct base images of a host's VMs, in the order in which they are first used."""
+    return list({id(x.image): x.image for x in spec.vms if x.image is not None}.values())
+
+
+def _fill_contents(memory: HostMemory, spec: MemorySpec) -> dict[int, int]:
+    """The contents of every base image, once; returns where each image's begin, by its `id`."""
+    table = memory.tables["image_content"]
+    first: dict[int, int] = {}
+    at = 0
+    for image in _images(spec):
+        first[id(image)] = at
+        end = at + len(image.row)
+        table["identity"][at:end] = image.content.astype(np.uint64).view(np.int64)
+        table["common"][at:end] = image.common
+        at = end
+    return first
+
+
+def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory, first_content: int) -> None:
     """The pages that the base image has in memory: the kernel's first, then page cache, as much as the VM has
     room for."""
     image = guest.image
@@ -377,12 +403,7 @@ def _fill_image(memory: HostMemory, vm: _Vm, m: int, guest: GuestMemory) -> None
     order = np.argsort(kinds[image.row] != ANON, kind="stable")
     rows = (firsts + starts)[image.row][order].astype(np.int64)
     kind = kinds[image.row][order]
-    common = image.common[order].astype(bool) | (image.content[order] == 0)
-    content = image.content[order].astype(np.uint64)
-    content = np.where(common, content, mix_array(content, m + 1)).view(np.int64)
-    mapping = memory.tables["mapping"]
-    mapping["content"][rows] = content
-    mapping["version"][rows] = 2
+    memory.tables["mapping"]["content"][rows] = IMAGE_CONTENT + first_content + order
     keep = max(int((kind == ANON).sum()), min(len(rows), guest.pages - int(x["high"]) - 1))
     if int((kind == ANON).sum()) > guest.pages:
         raise UserError(
@@ -416,12 +437,8 @@ def _fill_warm(memory: HostMemory, m: int, rows: NDArray[np.int64]) -> None:
     rows = rows[: max(0, int(x["free"] - x["high"]) - 1)]
     if not len(rows):
         return
-    table, mapping = memory.tables["object"], memory.tables["mapping"]
+    table = memory.tables["object"]
     owner = table[np.searchsorted(table["first"], rows, side="right") - 1]
-    unknown = mapping["version"][rows] == 0
-    content = unrecorded_content(owner["kind"], owner["identity"], rows - owner["first"], m)
-    mapping["content"][rows[unknown]] = content[unknown]
-    mapping["version"][rows[unknown]] = 2
     _place(memory, m, rows, owner["kind"])
 
 
@@ -475,25 +492,6 @@ def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
         if machine["slot_hand"] >= machine["slots"]:
             machine["slot_hand"] = 0
         x["swapped"] += out
-
-
-def unrecorded_content(kind: NDArray[Any], identity: NDArray[Any], page: NDArray[Any], m: int) -> NDArray[np.int64]:
-    """`hvbench.kernel.page_cache.disk_content` of many file pages of VM `m`."""
-    owner = np.where(kind == IMAGE, 0, m + 1)
-    return mix_array(mix_array(mix_array(FILE_SALT, identity), page), owner).view(np.int64)
-
-
-def mix_array(digest: Any, value: Any) -> Any:
-    """`hvbench.kernel.access.mix` of many digests with as many values, or with one."""
-    one = np.uint64
-    x = np.asarray(value).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        x = x * one(0x87C37B91114253D5)
-        x = (x << one(31)) | (x >> one(33))
-        x = x * one(0x4CF5AD432745937F)
-        x = x ^ np.asarray(digest).astype(np.uint64)
-        x = (x << one(27)) | (x >> one(37))
-        return x * one(5) + one(0x52DCE729)
 
 
 # from traces -----------------------------------------------------------------------------------------------------

@@ -150,10 +150,10 @@ def memory_bytes(workload: Workload) -> int:
     """About the memory that one cell takes: a row for each guest page and machine frame, and its traces."""
     from hvbench.state import schema
 
-    tables = schema.TABLES
-    page = tables["page"].layout.stride if "page" in tables else 64
-    frame = tables["frame"].layout.stride if "frame" in tables else 64
-    pages = sum(vm.spec.memory_pages + vm.spec.guest.swap_pages for vm in workload.vms)
+    size = {name: schema.TABLES[name].layout.stride for name in ("page", "mapping", "page_frame", "guest_slot")}
+    pages = sum(vm.spec.memory_pages for vm in workload.vms) * (size["page"] + size["mapping"])
+    pages += sum(vm.spec.guest.swap_pages for vm in workload.vms) * size["guest_slot"]
+    pages += workload.host.memory_pages * size["page_frame"]
     traces = {path for vm in workload.vms for path in (vm.trace_path, vm.image_path) if path is not None}
     # Decoded, a trace takes about ten times its compressed size.
-    return pages * page + workload.host.memory_pages * frame + 10 * sum(path.stat().st_size for path in traces)
+    return pages + 10 * sum(path.stat().st_size for path in traces)

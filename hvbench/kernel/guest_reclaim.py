@@ -19,7 +19,7 @@ from hvbench.kernel.host_memory import back
 from hvbench.kernel.io_codes import IO_GUEST_SWAP_OUT, IO_GUEST_WRITE
 from hvbench.kernel.memory_io import io_new, wake_threads
 from hvbench.kernel.outcome import FAULT
-from hvbench.kernel.page_lists import list_front, list_of, list_push, list_remove
+from hvbench.kernel.page_lists import list_front, list_of, list_push, list_remove, object_of_row
 from hvbench.kernel.storage import submit_io
 from hvbench.kernel.threads import thread_ready
 from hvbench.state.records import T_WAITING
@@ -114,21 +114,6 @@ def discard(host: Any, o: int, row: int) -> None:
     if flags & P_FILE:
         clean(host, o, pg)
     give_free(host, g, m)
-
-
-@jit
-def object_of_row(host: Any, m: int, row: int) -> int:
-    """The object of a VM that a mapping row belongs to. O(log n)."""
-    x = host.vmem[m]
-    low = x.first_object
-    high = x.first_object + x.objects
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if host.object[middle].first <= row:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 # the guest's swap area ---------------------------------------------------------------------------------------

@@ -329,7 +329,7 @@ def swap_in(host: Any, g: int, m: int, v: int) -> int:
     pg = host.page[g]
     s = -pg.frame - 1
     if pg.flags & P_HOSTIN:
-        return vcpu_waits_io(host, v, host.host_slot[s].io - 1)
+        return vcpu_waits_io(host, v, -host.host_slot[s].page - 1)
     f = take_frame(host)
     if f < 0:
         return wait_frame(host, v)
@@ -339,7 +339,7 @@ def swap_in(host: Any, g: int, m: int, v: int) -> int:
     host.page_frame[f].refs = 1
     host.page_frame[f].owner = g + 1
     host.mem_io[k].frame = f + 1
-    host.host_slot[s].io = k + 1
+    host.host_slot[s].page = -(k + 1)
     pg.flags = pg.flags | P_HOSTIN
     mc = host.machine[0]
     host.vcpu[v].overhead_left_ns += mc.fault_ns + mc.swap_in_ns
@@ -361,7 +361,6 @@ def host_read_done(host: Any, k: int) -> None:
     pg = host.page[g]
     s = -pg.frame - 1
     account(host, m)
-    host.host_slot[s].io = 0
     free_slot(host, s)
     pg.frame = x.frame
     pg.flags = pg.flags & ~P_HOSTIN

@@ -41,7 +41,7 @@ from hvbench.kernel.reclaim import (
 )
 from hvbench.kernel.sharing import merge, scan_paid
 from hvbench.state.schema import FIRST_MEMORY_SLOT, MEMORY_LAYERS
-from hvbench.traces.format import FLAG_COMMON, FLAG_WRITE, OPS
+from hvbench.traces.format import FLAG_WRITE, OPS
 
 OP_ALLOC = OPS["alloc"]
 OP_FREE = OPS["free"]
@@ -97,7 +97,7 @@ def memory_op(host: Any, t: int, v: int) -> int:
     if op == OP_FREE:
         forget(host, o, page, page + pages)
         return DONE
-    return set_content(host, v, o, page, r.b, r.flags & FLAG_COMMON)
+    return set_content(host, v, o, page, th.op + 1)
 
 
 @jit

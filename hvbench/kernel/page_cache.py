@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.access import mix
 from hvbench.kernel.guest_memory import TAKEN, attach, enlist, pop_free, take_page, wait_memory
 from hvbench.kernel.guest_reclaim import free_guest_slot, wake_kernel_thread, write_run
 from hvbench.kernel.host_memory import back, unshare
@@ -18,19 +17,18 @@ from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
 from hvbench.kernel.outcome import DONE, FAULT, WAITS
 from hvbench.kernel.page_lists import (
-    FILE_SALT,
     list_front,
     list_of,
     list_push,
     list_remove,
     object_identity,
+    recorded_identity,
 )
 from hvbench.kernel.storage import submit_io
 from hvbench.state.records import W_DISK
 from hvbench.state.records_memory import (
     ANON,
     CLOCK,
-    IMAGE,
     LINUX,
     LRU,
     P_ABSENT,
@@ -44,6 +42,7 @@ from hvbench.state.records_memory import (
     P_SHARED,
     P_SWAPPING,
     STAMP_SHIFT,
+    VERSIONS,
 )
 
 SLOW_READ = P_ABSENT | P_RECLAIM | P_SWAPPING | P_NEW
@@ -77,7 +76,8 @@ def walk(host: Any, t: int, v: int, o: int, page: int, pages: int, write: int, f
     x = host.object[o]
     m = x.vm
     first = x.first + page
-    mode = host.vmem[m].replacement
+    y = host.vmem[m]
+    mode = y.replacement
     stamp = host.now >> STAMP_SHIFT
     slow = SLOW_WRITE if write else SLOW_READ
     mark = P_REF if mode in (LINUX, CLOCK) else 0
@@ -98,8 +98,8 @@ def walk(host: Any, t: int, v: int, o: int, page: int, pages: int, write: int, f
                         return outcome
                     flags = pg.flags
                 if write:
-                    version = row.version + 2
-                    row.version = (version if version < 0x7FFFFFFF else 2) | 1
+                    y.writes += 1
+                    row.content = -1 - y.writes % VERSIONS
                 if state == P_NEW:
                     # the first use of a page that has just come in does not count as a second one
                     pg.flags = flags & ~P_NEW
@@ -152,7 +152,6 @@ def miss(host: Any, t: int, v: int, o: int, p: int, end: int, write: int, file_o
             enlist(host, g, m, 1)
             if x.kind == ANON:
                 row.content = 0
-                row.version = (row.version + 2) & 0x7FFFFFFE
             return back(host, g, m, v)
         return read_in(host, t, v, o, p, end, file_op)
     g = at - 1
@@ -194,18 +193,6 @@ def dirty(host: Any, t: int, o: int, p: int, pg: Any) -> int:
 
 
 # reading --------------------------------------------------------------------------------------------------------
-
-
-@jit
-def disk_content(host: Any, o: int, p: int) -> None:
-    """A file page that nobody wrote or recorded has contents derived from the file: the same in every VM for
-    the base image's."""
-    x = host.object[o]
-    row = host.mapping[x.first + p]
-    if row.version == 0:
-        row.version = 2
-        owner = 0 if x.kind == IMAGE else x.vm + 1
-        row.content = mix(mix(mix(FILE_SALT, x.identity), p), owner)
 
 
 @jit
@@ -268,8 +255,6 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
             pa = host.page[g]
             pa.flags = pa.flags | P_ABSENT
             pa.prev = slot
-            if slot == 0:
-                disk_content(host, o, q)
         g = row.at - 1
         if host.page[g].frame <= 0:
             outcome = back(host, g, m, v)
@@ -375,20 +360,17 @@ def sync(host: Any, t: int, v: int, o: int) -> int:
 
 
 @jit
-def set_content(host: Any, v: int, o: int, p: int, identity: int, common: int) -> int:
-    """A page has the recorded contents from now on; private ones are mixed with the VM's number."""
+def set_content(host: Any, v: int, o: int, p: int, content: int) -> int:
+    """A page has the recorded contents that `content` names (table mapping) from now on."""
     x = host.object[o]
     m = x.vm
     row = host.mapping[x.first + p]
-    if identity != 0 and not common:
-        identity = mix(identity, m + 1)
     at = row.at
-    if at > 0 and host.page[at - 1].flags & P_SHARED and object_identity(host, x.first + p) != identity:
+    if at > 0 and host.page[at - 1].flags & P_SHARED:
         # a shared page has a frame: it is not swapped out
-        outcome = unshare(host, at - 1, m, v)
-        if outcome != DONE:
-            return outcome
-    row.content = identity
-    version = row.version & 0x7FFFFFFE
-    row.version = version if version > 0 else 2
+        if object_identity(host, m, x.first + p) != recorded_identity(host, m, content):
+            outcome = unshare(host, at - 1, m, v)
+            if outcome != DONE:
+                return outcome
+    row.content = content
     return DONE

@@ -12,6 +12,9 @@ from hvbench.kernel.access import mix
 from hvbench.state.records_memory import (
     ACTIVE_ANON,
     ACTIVE_FILE,
+    ANON,
+    IMAGE,
+    IMAGE_CONTENT,
     INACTIVE_ANON,
     INACTIVE_FILE,
     LINUX,
@@ -21,6 +24,7 @@ from hvbench.state.records_memory import (
     P_LISTED,
     P_VM_SHIFT,
 )
+from hvbench.traces.format import FLAG_COMMON
 
 FRESH_SALT = 0x46524553
 STALE_SALT = 0x5354414C
@@ -90,22 +94,60 @@ def list_front(host: Any, which: int, g: int) -> None:
 
 
 @jit
+def object_of_row(host: Any, m: int, row: int) -> int:
+    """The object of a VM that a mapping row belongs to. O(log n)."""
+    x = host.vmem[m]
+    low = x.first_object
+    high = x.first_object + x.objects
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if host.object[middle].first <= row:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@jit
 def page_identity(host: Any, g: int) -> int:
     """Content identity of a guest page: 0 is the page of zeros; equal identities are equal contents.
 
     A page that the guest holds for nobody has the leftovers of somebody: an identity of its own.
     """
-    owner = host.page[g].owner
+    pg = host.page[g]
+    owner = pg.owner
     if owner <= 0:
         return mix(STALE_SALT, g + 1)
-    return object_identity(host, owner - 1)
+    return object_identity(host, pg.flags >> P_VM_SHIFT, owner - 1)
 
 
 @jit
-def object_identity(host: Any, row: int) -> int:
-    """Content identity of an object's page: as recorded or derived, else fresh (VM, page, version)."""
-    m = host.mapping[row]
-    version = m.version
-    if version & 1:
-        return mix(mix(FRESH_SALT, row + 1), version)
-    return m.content
+def object_identity(host: Any, m: int, row: int) -> int:
+    """Content identity of a page of an object of VM `m`: as recorded or derived, else fresh (VM, page, version)."""
+    content = host.mapping[row].content
+    if content < 0:
+        return mix(mix(FRESH_SALT, row + 1), -content)
+    if content > 0:
+        return recorded_identity(host, m, content)
+    x = host.object[object_of_row(host, m, row)]
+    if x.kind == ANON:
+        return 0
+    # a file page that nobody wrote or recorded: the same in every VM for the base image's
+    owner = 0 if x.kind == IMAGE else m + 1
+    return mix(mix(mix(FILE_SALT, x.identity), row - x.first), owner)
+
+
+@jit
+def recorded_identity(host: Any, m: int, content: int) -> int:
+    """The identity that a mapping's `content` above 0 stands for; private ones are mixed with the VM's number."""
+    if content >= IMAGE_CONTENT:
+        c = host.image_content[content - IMAGE_CONTENT]
+        identity = c.identity
+        common = c.common
+    else:
+        r = host.op[content - 1]
+        identity = r.b
+        common = r.flags & FLAG_COMMON
+    if identity != 0 and not common:
+        identity = mix(identity, m + 1)
+    return identity

@@ -46,7 +46,7 @@ class Field:
 
 @attrs.frozen
 class Layout:
-    """The byte layout of a record class. `stride` is the distance of two rows, a multiple of 8."""
+    """The byte layout of a record class. `stride` is the distance of two rows, a multiple of its widest field."""
 
     name: str
     fields: tuple[Field, ...]
@@ -64,7 +64,7 @@ class Layout:
                 "names": [f.name for f in self.fields],
                 "formats": [f.code for f in self.fields],
                 "offsets": [f.offset for f in self.fields],
-                "itemsize": max(self.stride, 8),
+                "itemsize": max(self.stride, 1),
             }
         )
 
@@ -93,6 +93,7 @@ def layout(cls: type, name: str | None = None) -> Layout:
     """
     fields: list[Field] = []
     offset = 0
+    widest = 1
     for a in attrs.fields(cls):
         default = 0 if a.default is attrs.NOTHING else a.default
         code = a.metadata.get("code") or ("f8" if a.type in (float, "float") else "i8")
@@ -100,9 +101,10 @@ def layout(cls: type, name: str | None = None) -> Layout:
             raise TypeError(f"{cls.__name__}.{a.name}: a record holds numbers, not {type(default).__name__}")
         size = SIZES[code]
         offset = -(-offset // size) * size
+        widest = max(widest, size)
         fields.append(Field(a.name, offset, code, a.metadata.get("doc", ""), default))
         offset += size
-    return Layout(name or cls.__name__, tuple(fields), -(-offset // 8) * 8)
+    return Layout(name or cls.__name__, tuple(fields), -(-offset // widest) * widest)
 
 
 def record(name: str) -> Callable[[type], type]:

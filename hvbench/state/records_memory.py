@@ -3,8 +3,10 @@
 Two levels. A *guest page* is a page of a VM's guest-physical memory (table `page`, one VM after the other); the guest's
 kernel gives it to a page of an object (table `mapping`, one object after the other). A *frame* is a page of machine
 memory; the hypervisor puts one under a guest page. A row of zeros is a page, mapping or frame that was never
-used, so that
-what a cell never touches takes no memory: links and indices are therefore stored plus one, 0 for none.
+used, so that what a cell never touches takes no memory: links and indices are therefore stored plus one, 0 for none.
+
+Bytes: 24 a guest page and 8 its mapping, 8 a frame, 4 a page in a swap area; docs/memory-model.md has the sum.
+Contents are not copied: a mapping says which recorded row they are those of, and all VMs of a recording share it.
 """
 
 from __future__ import annotations
@@ -70,6 +72,11 @@ FREE_STATES = ("high", "soft", "hard", "low")
 STAMP_SHIFT = 20
 EXTENT_PAGES = 512
 
+IMAGE_CONTENT = 1 << 30
+"""From here on a mapping's content is a row of image_content."""
+VERSIONS = (1 << 31) - 1
+"""Versions of written pages, before they begin again."""
+
 
 @record("page")
 class Page:
@@ -87,9 +94,20 @@ class Page:
 class Mapping:
     """A page of an object: where it is and what is in it."""
 
-    content: int = col("content identity as last recorded or known; counts while bit 0 of version is 0")
     at: int = col("guest page + 1; 0: nowhere (a file page: on disk); -(guest swap slot + 1)", "i4")
-    version: int = col("writes so far, times 2; bit 0: written since its content was known", "i4")
+    content: int = col(
+        "0: zeros, or what the file has by itself; row of op + 1 or IMAGE_CONTENT + row of image_content: as recorded "
+        "there; -version: as last written",
+        "i4",
+    )
+
+
+@record("image_content")
+class ImageContent:
+    """The contents of a page of a base image; held once for all VMs that start from it."""
+
+    identity: int = col("content identity")
+    common: int = col("1: the same in every VM, 0: mixed with the VM's number", "i4")
 
 
 @record("page_frame")
@@ -111,8 +129,7 @@ class GuestSlot:
 class HostSlot:
     """A page of the hypervisor's swap area."""
 
-    page: int = col("guest page + 1, 0 for a free slot", "i4")
-    io: int = col("I/O + 1 that reads it now", "i4")
+    page: int = col("guest page + 1, 0 for a free slot; -(I/O + 1) while the hypervisor reads it", "i4")
 
 
 @record("extent")
@@ -207,6 +224,7 @@ class Vmem:
     replacement: int = col("0 linux (two lists), 1 lru, 2 clock, 3 fifo")
     swappiness: int = col("share of anonymous pages in what is scanned, of 200", default=60)
     scan_turn: int = col("turns between anonymous and file pages")
+    writes: int = col("pages written so far: the version of the last written one")
     readahead: int = col("pages read beyond what was asked, of a file read in sequence", default=32)
     first_slot: int = col("its first row in guest_slot")
     slots: int = col("pages of its swap area")

@@ -204,7 +204,10 @@ def conserved(memory: Any) -> None:
     swapped = page["frame"] < 0
     slots = -page["frame"][swapped] - 1
     assert len(np.unique(slots)) == len(slots)
-    assert (t["host_slot"]["page"][slots] == np.flatnonzero(swapped) + 1).all()
+    slot_page = t["host_slot"]["page"][slots].astype(np.int64)
+    read = slot_page < 0
+    slot_page[read] = t["mem_io"]["first"][-slot_page[read] - 1] + 1
+    assert (slot_page == np.flatnonzero(swapped) + 1).all()
     moving = int(machine["swapping"])
     assert (t["host_slot"]["page"] != 0).sum() == machine["slots_used"] == len(slots) + moving
     at = mapping["at"]
