@@ -50,6 +50,19 @@ def mix(digest: int, value: int) -> int:
     return _signed(x * 5 + 0x52DCE729)
 
 
+@dual("scatter")
+def scatter(stream: int, number: int) -> int:
+    """Number `number` of a random stream, an int64: SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast splittable
+    pseudorandom number generators", OOPSLA 2014; the mixing function with the constants of S. Vigna's splitmix64.c).
+
+    `mix` folds words into a digest, but its result for neighbours differs in few bits: it is no generator.
+    """
+    z = (stream + number * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return _signed(z ^ (z >> 31))
+
+
 @dual("bit_length_native")
 def bit_length(value: int) -> int:
     """Number of bits of a non-negative int64, 0 for 0."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
-from hvbench.kernel.access import kernel_view, mix, slot_index
+from hvbench.kernel.access import kernel_view, scatter, slot_index, trailing_zeros
 
 (O_KICK, O_TIMER, O_CANCEL, O_TICK, O_MIGRATE, O_BLOCK, O_UNBLOCK) = range(7)
 O_FIRST_MEMORY = 16
@@ -19,6 +19,8 @@ O_FIRST_SWITCH = 48
 
 TIMERS_PER_SLOT = 64
 MAX_SIGNED = (1 << 62) - 1
+AFFINITY_BITS = 62
+"""pCPUs that an affinity mask can name: nobody is pinned to one beyond."""
 
 
 @jit
@@ -97,6 +99,45 @@ def runq_next(host: Any, vcpu: int) -> int:
 
 
 @jit
+def may_run(host: Any, vcpu: int, pcpu: int) -> bool:
+    """Whether the workload's pinning lets `vcpu` run on `pcpu`, which has not left the host. O(1)."""
+    if pcpu < 0 or pcpu >= len(host.pcpu) or host.pcpu[pcpu].offline != 0:
+        return False
+    mask = host.vcpu[vcpu].affinity
+    return mask == 0 or (pcpu < AFFINITY_BITS and (mask >> pcpu) & 1 == 1)
+
+
+@jit
+def allowed_pcpu(host: Any, vcpu: int, first: int) -> int:
+    """The first pCPU from `first` on, in a circle, on which `vcpu` may run; `first` itself if there is none."""
+    pcpus = len(host.pcpu)
+    for step in range(pcpus):
+        pcpu = (first + step) % pcpus
+        if may_run(host, vcpu, pcpu):
+            return pcpu
+    return first
+
+
+@jit
+def idle_pcpu(host: Any, vcpu: int, preferred: int) -> int:
+    """An idle pCPU on which `vcpu` may run: `preferred`, else that of lowest index; -1 for none. O(pCPUs / 32).
+
+    A pCPU that was asked for a decision and has not answered yet does not count as idle.
+    """
+    if preferred >= 0 and host.pcpu[preferred].idle != 0 and may_run(host, vcpu, preferred):
+        return preferred
+    mask = host.vcpu[vcpu].affinity
+    kernel = kernel_view(host)
+    for word in range(len(kernel.idle)):
+        bits = kernel.idle[word].bits
+        if mask != 0:
+            bits = bits & (mask >> (32 * word)) if 32 * word < AFFINITY_BITS else 0
+        if bits != 0:
+            return word * 32 + trailing_zeros(bits)
+    return -1
+
+
+@jit
 def random_below(host: Any, bound: int) -> int:
     """A number from 0 to bound - 1 (0 if bound < 1), the same in every run with the same seed and questions."""
     kernel = kernel_view(host)
@@ -104,4 +145,4 @@ def random_below(host: Any, bound: int) -> int:
     kernel.random_draws = draws
     if bound < 1:
         return 0
-    return (mix(mix(kernel.seed, slot_index(host)), draws) & MAX_SIGNED) % bound
+    return (scatter(scatter(kernel.seed, slot_index(host)), draws) & MAX_SIGNED) % bound

@@ -420,6 +420,25 @@ def mix(typing_context: Any, digest: Any, value: Any) -> Any:
 
 
 @intrinsic
+def scatter(typing_context: Any, stream: Any, number: Any) -> Any:
+    """See hvbench.kernel.access.scatter: the same arithmetic, wrapping around in 64 bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(I64, value)
+
+        def fold(z: Any, shift: int) -> Any:
+            return builder.xor(z, builder.lshr(z, constant(shift)))
+
+        z = builder.add(args[0], builder.mul(args[1], constant(0x9E3779B97F4A7C15)))
+        z = builder.mul(fold(z, 30), constant(0xBF58476D1CE4E5B9))
+        z = builder.mul(fold(z, 27), constant(0x94D049BB133111EB))
+        return fold(z, 31)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
 def invoke_hook(typing_context: Any, host: Any, row: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
     """Call the implementation in row `row` of the hook table by its native address."""
     table = schema.TABLES["hook"]
