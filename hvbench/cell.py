@@ -203,15 +203,21 @@ _PRESENTATION = frozenset(
 """Modules that carry cells to and from the kernel and cannot change a result (a workload's parsed
 values are part of the key by themselves)."""
 
+_APART = frozenset({"cli", "fidelity"})
+"""Packages above the runner: the command line, and the scenarios and numbers that the model is judged by."""
+
+_MAKES_TRACES = frozenset({("traces", "record"), ("traces", "synthetic")})
+"""What makes traces, whose contents are part of the key."""
+
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Digest of every source of hvbench that can change a result: not of command line, recorder, tables."""
+    """Digest of every source of hvbench that can change a result: not of command line, recorder, tables, bars."""
     root = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(root.rglob("*.py")):
         parts = file.relative_to(root).with_suffix("").parts
-        if parts[0] == "cli" or parts[:2] == ("traces", "record") or (len(parts) == 1 and parts[0] in _PRESENTATION):
+        if parts[0] in _APART or parts[:2] in _MAKES_TRACES or (len(parts) == 1 and parts[0] in _PRESENTATION):
             continue
         digest.update("/".join(parts).encode() + b"\0")
         digest.update(file.read_bytes())

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "matrix": "Run workloads against every combination of policies, in one table.",
     "run": "Run one combination of policies and show every metric, per VM.",
     "results": "Show stored results again: sorted, filtered, compared.",
+    "fidelity": "Judge the model by published measurements.",
     "plugins": "List the policies, or describe one with its parameters.",
     "workloads": "List the workloads, or describe one with its settings.",
     "record": "Record a real program as a trace.",

@@ -9,10 +9,11 @@ import click
 
 from hvbench.axes import AXES, MOST_SEEDS
 from hvbench.cli import options
+from hvbench.cli.progress import Progress
 
 if TYPE_CHECKING:
     from hvbench.cell import Cell, Choice
-    from hvbench.store import Row, Store
+    from hvbench.store import Store
     from hvbench.workload import Workload
 
 
@@ -101,7 +102,7 @@ def matrix(
 
     with Store(db) as store:
         store.begin_run(options.command_line(), [cell.key for cell in cells])
-        with _Progress(len({cell.key for cell in cells})) as progress:
+        with Progress(len({cell.key for cell in cells})) as progress:
             summary = run_cells(
                 cells,
                 store,
@@ -136,25 +137,6 @@ def matrix(
 
 def _about(workload: Workload) -> str:
     return f"{workload.klass}, {workload.settings.replay} loop"
-
-
-class _Progress:
-    """A bar with cells done, rate and time left; nothing where standard error is no terminal."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="cell", disable=None, smoothing=0.1, leave=False)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def step(self, row: Row) -> None:
-        self._bar.set_postfix_str(row.workload, refresh=False)
-        self._bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 def _dry_run(
