@@ -183,6 +183,7 @@ _PRESENTATION = frozenset(
     [
         "cell",
         "choices",
+        "density",
         "drawing",
         "executor",
         "export",
@@ -190,11 +191,14 @@ _PRESENTATION = frozenset(
         "matrix",
         "metrics",
         "nearest",
+        "picture",
         "plugins",
+        "pressure",
         "query",
         "settings",
         "stats",
         "store",
+        "study",
         "tables",
         "worker",
         "workload",
@@ -203,10 +207,10 @@ _PRESENTATION = frozenset(
 """Modules that carry cells to and from the kernel and cannot change a result (a workload's parsed
 values are part of the key by themselves)."""
 
-_APART = frozenset({"cli", "fidelity"})
-"""Packages above the runner: the command line, and the scenarios and numbers that the model is judged by."""
+_APART = frozenset({"cli", "fidelity", "testing"})
+"""Packages above the runner: the command line, the conformance kit, and what the model is judged by."""
 
-_MAKES_TRACES = frozenset({("traces", "record"), ("traces", "synthetic")})
+_MAKES_TRACES = frozenset({("traces", "record"), ("traces", "importers"), ("traces", "synthetic")})
 """What makes traces, whose contents are part of the key."""
 
 

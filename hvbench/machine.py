@@ -9,6 +9,9 @@ from attrs import define
 
 from hvbench.settings import OWN, Kinds, setting
 
+MOST_PCPUS = 512
+"""Most pCPUs of a host."""
+
 SSD_SOURCE = "Intel SSD DC S3500 product specification, 2013 (cited from memory)"
 HDD_SOURCE = "Seagate Barracuda 7200.12 data sheet, 2009 (cited from memory)"
 
@@ -216,7 +219,7 @@ class Array:
 class Host:
     """The machine under the hypervisor."""
 
-    pcpus: int = setting("physical CPUs (hardware threads)", low=1, high=512)
+    pcpus: int = setting("physical CPUs (hardware threads)", low=1, high=MOST_PCPUS)
     memory_pages: int = setting("machine memory", key="memory", unit="pages", low=1)
     threads_per_core: int = setting("hardware threads that share a core", default=1, source=OWN, low=1)
     cores_per_llc: int = setting("cores that share a last-level cache; 0 = all of them", default=0, source=OWN, low=0)

@@ -20,6 +20,8 @@ from hvbench.errors import UserError
 COMMANDS: dict[str, str] = {
     "matrix": "Run workloads against every combination of policies, in one table.",
     "run": "Run one combination of policies and show every metric, per VM.",
+    "study": "Answer a question by a matrix at every pressure.",
+    "density": "Find how many tenants a host carries.",
     "results": "Show stored results again: sorted, filtered, compared.",
     "fidelity": "Judge the model by published measurements.",
     "plugins": "List the policies, or describe one with its parameters.",

@@ -19,6 +19,11 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
+    def more(self, cells: int) -> None:
+        """There is more to do than was known."""
+        self._bar.total = (self._bar.total or 0) + cells
+        self._bar.refresh()
+
     def step(self, row: Row) -> None:
         self._bar.set_postfix_str(row.workload, refresh=False)
         self._bar.update()
