@@ -21,7 +21,7 @@ from attrs import define, field
 from numpy.typing import ArrayLike, NDArray
 
 from hvbench.errors import UserError
-from hvbench.traces.format import COLUMNS, FLAG_COMMON, FLAG_WRITE, FORMAT_VERSION, OPS, PAGE_SIZE, Trace, write_trace
+from hvbench.traces.format import COLUMNS, FLAG_COMMON, FLAG_WRITE, FORMAT_VERSION, OPS, PAGE_SIZE, Trace, make_trace, write_trace
 
 Chunk = dict[str, NDArray[Any]]
 """Columns of equal length; `op` holds codes."""
@@ -122,9 +122,17 @@ class Script:
             parts.append(part)
         return {name: np.concatenate([part[name] for part in parts]) for name in [*sorted(names), "thread"]}
 
-    def save(self, path: Path | str) -> Trace:
-        """Write the trace."""
+    def trace(self) -> Trace:
+        """The trace in memory, without a file."""
         columns = self.columns()
+        return make_trace(self._meta(columns), columns)
+
+    def save(self, path: Path | str) -> Trace:
+        """Write the trace to a file, as `hvbench record` writes one."""
+        columns = self.columns()
+        return write_trace(path, self._meta(columns), columns)
+
+    def _meta(self, columns: Chunk) -> dict[str, Any]:
         meta: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "name": self.name,
@@ -141,7 +149,7 @@ class Script:
         }
         if self.base_image:
             meta["kind"] = "base_image"
-        return write_trace(path, meta, columns)
+        return meta
 
 
 # processors ----------------------------------------------------------------------------------------------------
