@@ -21,7 +21,17 @@ from attrs import define, field
 from numpy.typing import ArrayLike, NDArray
 
 from hvbench.errors import UserError
-from hvbench.traces.format import COLUMNS, FLAG_COMMON, FLAG_WRITE, FORMAT_VERSION, OPS, PAGE_SIZE, Trace, make_trace, write_trace
+from hvbench.traces.format import (
+    COLUMNS,
+    FLAG_COMMON,
+    FLAG_WRITE,
+    FORMAT_VERSION,
+    OPS,
+    PAGE_SIZE,
+    Trace,
+    make_trace,
+    write_trace,
+)
 
 Chunk = dict[str, NDArray[Any]]
 """Columns of equal length; `op` holds codes."""

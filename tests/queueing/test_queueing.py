@@ -8,7 +8,7 @@ batch means; the intervals of all cases together hold with 95 %.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -51,8 +51,9 @@ class Load:
     pages: NDArray[np.int64]
 
 
-def load_of(service: str, servers: int, utilisation: float) -> Load:
+def load_of(kind: str, service: str, servers: int, utilisation: float) -> Load:
     seed = 1000 * servers + round(100 * utilisation) + (7 if service == "constant" else 0)
+    seed += 100_000 if kind == "disk" else 0
     pages = np.full(JOBS, SERVICE_NS // PAGE_NS)
     if service == "exponential":
         pages = exponential(SERVICE_NS / PAGE_NS, JOBS, seed)
@@ -99,10 +100,10 @@ def waited(kind: str, memory: HostMemory) -> tuple[int, int]:
     return int(io["disk_wait_ns"].sum()) - served, int(io["disk_read_requests"].sum())
 
 
-@lru_cache(maxsize=None)
+@cache
 def simulated(kind: str, service: str, servers: int, utilisation: float) -> Interval:
     """The mean wait by batch means, ns."""
-    spec = host_for(kind, load_of(service, servers, utilisation), servers)
+    spec = host_for(kind, load_of(kind, service, servers, utilisation), servers)
     seen: list[tuple[int, int]] = []
     done = run_in_slices(
         spec,
