@@ -461,6 +461,22 @@ def net_timer(host, timer, now):
 
 
 # ---------------------------------------------------------------------------------------------------
+# traces: formats that `hvbench import` reads
+
+
+@decide
+def hvbench_import_format():
+    """State a format of recordings that can be imported as a trace. [decide, coarse]
+
+    When: `hvbench import` looks for formats; plain Python, of modules whose entry point's name begins with `import.`,
+    and of files given as `./mine.py`. Importing the module should be quick: heavy libraries are imported in `read`.
+    Returns: a hvbench.traces.importers.api.Format, or a tuple of them: name, extensions, `sniff` (first bytes -> how
+    sure, 0 to 1), options with units and help, and `read` (a generator of batches of rows).
+    Default: none, an importer has it.
+    """
+
+
+# ---------------------------------------------------------------------------------------------------
 # what the rest of hvbench reads from this page
 
 

@@ -38,6 +38,8 @@ from hvbench.nearest import did_you_mean
 
 GROUP = "hvbench"
 PROJECT = "hvbench"
+IMPORT_PREFIX = "import."
+"""Entry points of this prefix are formats that `hvbench import` reads, and no policies."""
 
 
 @define(frozen=True)
@@ -148,7 +150,7 @@ class Registry:
         resolved = path.resolve()
         if resolved in self.files:
             return self.files[resolved]
-        policy = _describe(_import_file(path), str(path), path=resolved)
+        policy = _describe(import_file(path), str(path), path=resolved)
         if isinstance(policy, ModuleType):
             raise UserError(f"{path}: has no policy: set AXIS to one of {', '.join(AXES)}")
         if (policy.axis, policy.name) in self.policies:
@@ -168,10 +170,12 @@ class Registry:
 def load_registry(files: Iterable[Path] = (), strict: bool = False) -> Registry:
     """All installed policies and the given files. `strict` raises the first error instead of noting it."""
     registry = Registry()
-    for point in _wanted_entry_points():
-        origin = _origin(point)
+    for point in wanted_entry_points():
+        if point.name.startswith(IMPORT_PREFIX):
+            continue  # formats of traces: hvbench.traces.importers.registry finds them when something is imported
+        origin = origin_of(point)
         try:
-            loaded = _describe(_import_module(point.value), origin)
+            loaded = _describe(import_module(point.value), origin)
             if isinstance(loaded, ModuleType):
                 registry.extensions.append(loaded)
             elif (loaded.axis, loaded.name) in registry.policies:
@@ -202,7 +206,7 @@ def manager_of(policies: Iterable[Policy]) -> pluggy.PluginManager:
 # --- finding -------------------------------------------------------------------------------------------
 
 
-def _wanted_entry_points() -> list[EntryPoint]:
+def wanted_entry_points() -> list[EntryPoint]:
     """Entry points sorted by name: their own order is arbitrary."""
     found = sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
     # An editable install beside a wheel lists the same point twice.
@@ -214,7 +218,7 @@ def _wanted_entry_points() -> list[EntryPoint]:
     return [p for p in points if p.name in names or (p.dist is not None and p.dist.name in names)]
 
 
-def _origin(point: EntryPoint) -> str:
+def origin_of(point: EntryPoint) -> str:
     if point.dist is None:
         return f"entry point {point.name}"
     if point.dist.name == PROJECT:
@@ -222,7 +226,7 @@ def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}, entry point {point.name}"
 
 
-def _import_module(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:
@@ -231,7 +235,7 @@ def _import_module(name: str) -> ModuleType:
         raise UserError(_one_line(error)) from error
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     """Import a file under a name of its own: two files called mine.py must not replace each other."""
     if not path.is_file():
         raise UserError(f"{path}: no such policy file")
@@ -281,7 +285,7 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
     """A module as a policy; the module itself where it has coarse hooks only. Raises UserError."""
     where = f"{path}: " if path is not None else ""
     try:
-        hooks = _check_hooks(module)
+        hooks = check_hooks(module)
         axis = _find_axis(module, hooks)
         if axis is None:
             return module
@@ -320,7 +324,7 @@ def _source_digest(module: ModuleType) -> str:
     return hashlib.blake2b(Path(source).read_bytes(), digest_size=16).hexdigest()
 
 
-def _check_hooks(module: ModuleType) -> tuple[str, ...]:
+def check_hooks(module: ModuleType) -> tuple[str, ...]:
     """Names of the module's hooks, after pluggy has accepted them."""
     from hvbench import hookspecs
 

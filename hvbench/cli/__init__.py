@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import keyword
 import os
 import sys
 
@@ -27,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "plugins": "List the policies, or describe one with its parameters.",
     "workloads": "List the workloads, or describe one with its settings.",
     "record": "Record a real program as a trace.",
+    "import": "Make a trace of what people already have.",
     "trace": "Check and describe recorded traces.",
     "cache": "Manage compiled code.",
     "version": "Show the version.",
@@ -36,16 +38,22 @@ COMMANDS: dict[str, str] = {
 INTERRUPTED = 130
 
 
+def _module(command: str) -> str:
+    """Name of a command's module, and of the command in it: `import` is no name in Python, `import_` is."""
+    return f"{command}_" if keyword.iskeyword(command) else command
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when they are run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in COMMANDS if importlib.util.find_spec(f"hvbench.cli.{name}") is not None]
+        return [name for name in COMMANDS if importlib.util.find_spec(f"hvbench.cli.{_module(name)}") is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"hvbench.cli.{cmd_name}"), cmd_name)
+        name = _module(cmd_name)
+        command = getattr(importlib.import_module(f"hvbench.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -180,48 +180,81 @@ def make_trace(meta: dict[str, Any], columns: dict[str, Any], path: Path | None 
 
 def write_trace(path: Path | str, meta: dict[str, Any], columns: dict[str, Any]) -> Trace:
     """Write a trace atomically: a temporary file beside `path`, then renamed. Returns what was written."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = Path(path)
     meta = {"format": FORMAT_VERSION, **meta}
     trace = make_trace(meta, columns, path)
-    names = pa.array(OP_NAMES, type=pa.string())
-    arrays = []
-    for name in COLUMNS:
-        if name == "op":
-            codes = pa.array(trace.columns["op"].astype(np.int32))
-            arrays.append(pa.DictionaryArray.from_arrays(codes, names))
-        else:
-            arrays.append(pa.array(trace.columns[name]))
-    fields = [pa.field(name, array.type, nullable=False) for name, array in zip(COLUMNS, arrays, strict=True)]
-    schema = pa.schema(fields, metadata={METADATA_KEY: canonical_meta(meta)})
-    # Delta coding makes the clock and the page indices several times smaller; repeated small values are
-    # smaller as dictionaries.
-    delta = {"time_ns", "page"}
-    plain = {"content"}
-    encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED") | dict.fromkeys(plain, "PLAIN")
-    try:
-        fd, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from error
-    try:
-        with os.fdopen(fd, "wb") as file:
-            pq.write_table(
-                pa.table(arrays, schema=schema),
-                file,
-                compression="zstd",
-                compression_level=19,
-                use_dictionary=[name for name in COLUMNS if name not in delta | plain],
-                column_encoding=encoding,
-                row_group_size=1 << 20,
-            )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with TraceWriter(path, meta, level=19) as writer:
+        writer.add(trace.columns)
     return trace
+
+
+#: Delta coding makes the clock and the page indices several times smaller; repeated small values are
+#: smaller as dictionaries.
+_DELTA: Final = {"time_ns", "page"}
+_PLAIN: Final = {"content"}
+
+
+class TraceWriter:
+    """Writes a trace piece by piece, atomically: a temporary file beside `path`, renamed when the block ends well.
+
+    Pieces come in the order of the rows, columns that a piece leaves out are filled with their absent meaning.
+    """
+
+    def __init__(self, path: Path, meta: dict[str, Any], level: int = 9) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self._names = pa.array(OP_NAMES, type=pa.string())
+        kinds = {name: pa.from_numpy_dtype(kind) for name, kind in COLUMNS.items()}
+        kinds["op"] = pa.dictionary(pa.int32(), pa.string())
+        fields = [pa.field(name, kind, nullable=False) for name, kind in kinds.items()]
+        self._schema = pa.schema(fields, metadata={METADATA_KEY: canonical_meta(meta)})
+        try:
+            fd, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
+        except OSError as error:
+            raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from error
+        self._temporary = Path(temporary)
+        self._file = os.fdopen(fd, "wb")
+        self._writer = pq.ParquetWriter(
+            self._file,
+            self._schema,
+            compression="zstd",
+            compression_level=level,
+            use_dictionary=[name for name in COLUMNS if name not in _DELTA | _PLAIN],
+            column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED") | dict.fromkeys(_PLAIN, "PLAIN"),
+        )
+
+    def add(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Append rows; a column that is left out has its absent meaning."""
+        import pyarrow as pa
+
+        count = len(columns["op"])
+        arrays = []
+        for name, kind in COLUMNS.items():
+            if name == "op":
+                codes = pa.array(columns["op"].astype(np.int32))
+                arrays.append(pa.DictionaryArray.from_arrays(codes, self._names))
+            else:
+                given = columns.get(name)
+                values = np.full(count, ABSENT.get(name, 0), kind) if given is None else given.astype(kind, copy=False)
+                arrays.append(pa.array(values))
+        self._writer.write_table(pa.table(arrays, schema=self._schema), row_group_size=1 << 20)
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            self._writer.close()
+            self._file.close()
+            if kind is None:
+                os.chmod(self._temporary, 0o644)
+                os.replace(self._temporary, self.path)
+        except OSError as failed:
+            raise TraceError(f"{self.path}: cannot be written: {failed.strerror or failed}") from failed
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def read_trace(path: Path | str) -> Trace:

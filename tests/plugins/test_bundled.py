@@ -34,6 +34,10 @@ def test_every_policy_file_is_an_entry_point_and_every_entry_point_a_file() -> N
     for path in FILES:
         policy = Registry().load_file(path)
         expected[f"{policy.axis}.{policy.name}"] = f"hvbench_plugins.{path.parent.name}.{path.stem}"
+    formats = ROOT / "hvbench" / "traces" / "importers"
+    for path in formats.glob("*.py"):
+        if "def hvbench_import_format" in path.read_text():
+            expected[f"import.{path.stem.replace('_', '-')}"] = f"hvbench.traces.importers.{path.stem}"
     assert declared == expected
 
 
