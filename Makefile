@@ -54,6 +54,9 @@ format: $(VENV)/.dev ## let ruff mend what it can
 
 check: lint types test ## all that a change must pass
 
+docs: $(VENV)/.run ## write the pages that come from the sources
+	$(BIN)/hvbench hooks --markdown > docs/.hooks.part && mv docs/.hooks.part docs/hooks.md
+
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 

@@ -183,6 +183,7 @@ _PRESENTATION = frozenset(
     [
         "cell",
         "choices",
+        "debugger",
         "density",
         "drawing",
         "executor",
@@ -194,6 +195,7 @@ _PRESENTATION = frozenset(
         "picture",
         "plugins",
         "pressure",
+        "reference",
         "query",
         "settings",
         "stats",

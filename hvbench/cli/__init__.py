@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "results": "Show stored results again: sorted, filtered, compared.",
     "fidelity": "Judge the model by published measurements.",
     "plugins": "List the policies, or describe one with its parameters.",
+    "hooks": "List the hooks that a policy can implement, or show one's contract.",
     "workloads": "List the workloads, or describe one with its settings.",
     "record": "Record a real program as a trace.",
     "import": "Make a trace of what people already have.",
