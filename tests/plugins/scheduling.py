@@ -20,14 +20,14 @@ def hogs(weights: list[int], *, pcpus: int = 1, horizon_ns: int = S, **settings:
 
 
 def turns(spec: HostSpec, policy: ModuleType, **params: Any) -> list[tuple[int, int]]:
-    """Who was put on a pCPU, and when, in order: (entity, ns)."""
+    """Who was put on a pCPU, and when, in order: (entity, ns); one that was asked about twice at an instant, once."""
     taken: list[tuple[int, int]] = []
 
     class Watch:
         @hookimpl(wrapper=True)
         def sched_pick_next(self, host, pcpu, prev, now):  # type: ignore[no-untyped-def]
             answer = yield
-            if answer[0] >= 0:
+            if answer[0] >= 0 and (answer[0], now) not in taken[-1:]:
                 taken.append((answer[0], now))
             return answer
 
