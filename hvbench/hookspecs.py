@@ -176,7 +176,8 @@ def sched_pcpu_offline(host, pcpu, now):
 # compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory),
 # host.vmem[vm] (sizes, balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the
 # other, from vmem.first on), and the services content, backed, swappable, sharers, page_vm,
-# random_page. What it asks for: reclaim, merge, scan, set_free_states, balance, set_timer, block.
+# random_page, write_protected. What it asks for: reclaim, merge, merge_zero, scan, tune_scan, set_free_states, balance,
+# set_timer, block.
 
 
 @notify
@@ -268,7 +269,19 @@ def mem_share_scan(host, pages, now):
 def mem_share_merge(host, page, other, now):
     """Whether two equal pages may be merged. [decide; KSM max_page_sharing, MADV_UNMERGEABLE; ESX: large pages]
 
-    When: the hypervisor has compared them, and they are equal. Returns: 1 or 0. Default: 1. Layers: all must agree.
+    When: the hypervisor has compared them, and they are equal. Arguments: `other` is to map the frame of `page`; -1
+    is the hypervisor's own page of zeros. Returns: 1 or 0. Default: 1. Layers: all must agree.
+    """
+
+
+@notify
+def mem_share_merged(host, page, other, merged, now):
+    """What came of a merge that this layer asked for. [notify; KSM: stable_tree_append after try_to_merge_one_page]
+
+    When: the scan thread has paid for comparing the two. Arguments: merged is 1 if `other` now maps the frame of
+    `page` (after merge_zero: page is -1, the hypervisor's page of zeros); 0 if they were not equal any more, one
+    of them went away or had something done to it, they stood on one frame already, or a layer forbade it.
+    Layers: the one that asked.
     """
 
 

@@ -33,6 +33,14 @@ def _vm(name: str, unit: str, direction: str, title: str, doc: str) -> Metric:
     return Metric(name, unit, direction, "vm", title, doc)
 
 
+_NOT_KERNEL: list[str] = []
+
+
+def _policy(name: str, unit: str, direction: str, title: str, doc: str) -> Metric:
+    _NOT_KERNEL.append(name)
+    return _cell(name, unit, direction, title, doc)
+
+
 METRICS: tuple[Metric, ...] = (
     # progress
     _cell("slowdown_geomean", "ratio", "lower", "slowdown", "Geometric mean over VMs of the rate alone over the rate here."),
@@ -55,6 +63,17 @@ METRICS: tuple[Metric, ...] = (
     _cell("guest_swap_out_pages", "pages", "lower", "guest swap out", "Pages that guests wrote to their own swap."),
     _cell("double_paging_pages", "pages", "lower", "double paging", "Pages that a guest swapped out and the hypervisor had to read in for that."),
     _cell("shared_pages_avg", "pages", "higher", "shared", "Machine frames saved by sharing, averaged over time."),
+    # counters of memory policies, as they stand at the end: /sys/kernel/mm/ksm
+    _policy("ksm_pages_shared", "pages", "neutral", "KSM shared", "Pages of KSM in use: merged frames."),
+    _policy("ksm_pages_sharing", "pages", "higher", "KSM sharing", "Further pages that stand on them: how much is saved."),
+    _policy("ksm_pages_unshared", "pages", "neutral", "KSM unshared", "Pages without an equal, looked at again and again."),
+    _policy("ksm_pages_volatile", "pages", "neutral", "KSM volatile", "Pages that change too fast to be put in a tree."),
+    _policy("ksm_pages_scanned", "pages", "neutral", "KSM scanned", "Pages that ksmd looked at."),
+    _policy("ksm_pages_skipped", "pages", "neutral", "KSM skipped", "Pages that smart scan passed over."),
+    _policy("ksm_full_scans", "count", "neutral", "KSM passes", "Times that all memory was scanned."),
+    _policy("ksm_stable_node_chains", "count", "neutral", "KSM chains", "Contents with more pages than one merged page may stand for."),
+    _policy("ksm_stable_node_dups", "count", "neutral", "KSM dups", "Merged pages in such chains."),
+    _policy("ksm_zero_pages", "pages", "higher", "KSM zero pages", "Pages that stand on the host's page of zeros."),
     # storage
     _cell("disk_read_requests", "count", "lower", "disk reads", "Read requests that reached a medium."),
     _cell("disk_write_requests", "count", "lower", "disk writes", "Write requests that reached a medium."),
@@ -95,6 +114,8 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 CELL_METRICS: dict[str, Metric] = {m.name: m for m in METRICS if m.scope == "cell"}
+POLICY_METRICS = frozenset(_NOT_KERNEL)
+"""Metrics of cells that a policy counts itself: `<policy>_<own field>`, for the fields in its module's COUNTERS."""
 VM_METRICS: dict[str, Metric] = {m.name: m for m in METRICS if m.scope == "vm"}
 
 TABLE_COLUMNS: tuple[str, ...] = (

@@ -14,6 +14,10 @@ hvbench/state/records*.py for every field), this policy's parameters (`host.para
 host-wide state (`host.own`), and its containers (`host.box`). Kernel fields are read-only; own fields, declared with
 `@state("vcpu")` and so on, stand beside them in the same row. Plain helper functions of the module may be called from
 hooks; they are compiled along.
+
+A memory policy's `COUNTERS`, a tuple of names of its own host-wide fields, are reported as metrics of the cell, with the
+policy's name in front (`ksm_pages_shared`), as they stand at the end. One that scans memory may say how long a pass
+takes, `def scan_pass_ns(params, vm_pages)`, so that a warm-up that is too short for two is noted.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ from hvbench.kernel.memory_services import (
     balance,
     content,
     merge,
+    merge_zero,
     page_vm,
     random_page,
     reclaim,
@@ -79,6 +84,8 @@ from hvbench.kernel.memory_services import (
     shareable,
     sharers,
     swappable,
+    tune_scan,
+    write_protected,
 )
 from hvbench.kernel.services import (
     allowed_pcpu,
@@ -145,6 +152,7 @@ __all__ = [
     "map_put",
     "may_run",
     "merge",
+    "merge_zero",
     "migrate",
     "net_first",
     "net_next",
@@ -170,8 +178,10 @@ __all__ = [
     "sharers",
     "state",
     "swappable",
+    "tune_scan",
     "unblock",
     "virtual_disk",
+    "write_protected",
 ]
 
 hookimpl = pluggy.HookimplMarker("hvbench")

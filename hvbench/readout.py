@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hvbench.kernel import histogram
+from hvbench.metrics import CELL_METRICS, POLICY_METRICS
 from hvbench.state.memory import HostMemory
 from hvbench.state.records import VCPU
 
@@ -123,11 +124,25 @@ def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
     table = memory.tables["vmem"]
     span = max(1, measured_ns(memory))
     return {
+        **policy_counters(memory),
         **{name: int(table[name].sum()) for name in _PAGE_COUNTS},
         "ballooned_pages_avg": float(table["ballooned_page_ns"].sum()) / span,
         "shared_pages_avg": float(table["shared_page_ns"].sum()) / span,
         "resident_pages_avg": float(table["resident_page_ns"].sum()) / span,
     }
+
+
+def policy_counters(memory: HostMemory) -> dict[str, float | int]:
+    """What the layers of the memory stack counted themselves: the own fields that their COUNTERS name."""
+    found: dict[str, float | int] = {}
+    for slot, policy in sorted(memory.policies.items()):
+        for field in getattr(policy.module, "COUNTERS", ()):
+            name = f"{policy.name.replace('-', '_')}_{field}"
+            if name in CELL_METRICS and name not in POLICY_METRICS:
+                # a policy must not overwrite what the kernel measures
+                continue
+            found[name] = memory.slots[slot].own["own"][field][0].item()
+    return found
 
 
 def vm_memory_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:

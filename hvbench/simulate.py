@@ -342,18 +342,19 @@ def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
 def short_scan(cell: Cell) -> list[str]:
     """Of a memory workload: a sentence for each policy that looks at memory too slowly to merge before it is measured.
 
-    A scanner is a memory policy with the parameters `scan_pages` and `period_ns`. It needs two passes: in the first it
+    A scanner is a memory policy whose module has `scan_pass_ns(params, vm_pages)`. It needs two passes: in the first it
     learns what is there, in the second it merges what has stayed.
     """
     if cell.workload.settings.klass != "memory":
         return []
-    pages = sum(vm.spec.memory_pages for vm in cell.workload.vms)
+    sizes = tuple(vm.spec.memory_pages for vm in cell.workload.vms)
+    pages = sum(sizes)
     said = []
     for policy, params in cell.choices["memory"].policies:
-        step, period_ns = getattr(params, "scan_pages", 0), getattr(params, "period_ns", 0)
-        if step <= 0 or period_ns <= 0:
+        pass_ns = getattr(policy.module, "scan_pass_ns", None)
+        if pass_ns is None:
             continue
-        passes = cell.warmup_ns // period_ns * step / pages
+        passes = cell.warmup_ns / max(1, pass_ns(params, sizes))
         if passes < SCAN_PASSES:
             said.append(
                 f"{cell.workload.name}: {policy.name} makes {int(passes * 100) / 100:g} passes over the VMs' "

@@ -32,6 +32,7 @@ from hvbench.kernel.outcome import DONE
 from hvbench.kernel.page_cache import access, read_done, set_content, sync
 from hvbench.kernel.reclaim import (
     WORK_MERGE,
+    WORK_MERGE_ZERO,
     WORK_SCAN,
     WORK_SWAP_OUT,
     balance,
@@ -39,7 +40,7 @@ from hvbench.kernel.reclaim import (
     reclaim_round,
     write_out,
 )
-from hvbench.kernel.sharing import merge, scan_paid
+from hvbench.kernel.sharing import merge_paid, merge_zero_paid, scan_paid
 from hvbench.state.schema import FIRST_MEMORY_SLOT, MEMORY_LAYERS
 from hvbench.traces.format import FLAG_WRITE, OPS
 
@@ -159,8 +160,10 @@ def memory_work(host: Any, what: int, a: int, b: int) -> None:
         write_out(host, a)
     elif what == WORK_SCAN:
         scan_paid(host, a, b)
-    elif what == WORK_MERGE:
-        merge(host, a, b)
+    elif what >= WORK_MERGE and what < WORK_MERGE + MEMORY_LAYERS:
+        merge_paid(host, a, b, what - WORK_MERGE)
+    elif what >= WORK_MERGE_ZERO and what < WORK_MERGE_ZERO + MEMORY_LAYERS:
+        merge_zero_paid(host, a, what - WORK_MERGE_ZERO)
 
 
 @jit

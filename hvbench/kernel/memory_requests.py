@@ -16,12 +16,15 @@ from hvbench.kernel.memory_services import (
     O_BALANCE,
     O_FREE_STATES,
     O_MERGE,
+    O_MERGE_ZERO,
     O_RECLAIM,
     O_SCAN,
+    O_TUNE_SCAN,
 )
 from hvbench.kernel.page_lists import vm_of
 from hvbench.kernel.reclaim import (
     WORK_MERGE,
+    WORK_MERGE_ZERO,
     WORK_SCAN,
     cheapest,
     may_swap,
@@ -52,12 +55,24 @@ def serve_memory(host: Any, at: int) -> None:
         if a < 0 or a >= len(host.page) or b < 0 or b >= len(host.page):
             fail(host, E_PAGE_RANGE, r.row, a, b)
             return
-        submit(host, mc.scan_thread, mc.share_ns, WORK_MERGE, a, b)
+        submit(host, mc.scan_thread, mc.share_ns, WORK_MERGE + r.slot_index - FIRST_MEMORY_SLOT, a, b)
+    elif what == O_MERGE_ZERO:
+        if a < 0 or a >= len(host.page):
+            fail(host, E_PAGE_RANGE, r.row, a, -1)
+            return
+        submit(host, mc.scan_thread, mc.share_ns, WORK_MERGE_ZERO + r.slot_index - FIRST_MEMORY_SLOT, a, -1)
     elif what == O_SCAN:
         if a < 0 or a > MOST_SCANNED:
             fail(host, E_RANGE, r.row, a, MOST_SCANNED)
             return
         submit(host, mc.scan_thread, a * mc.scan_ns, WORK_SCAN, a, r.slot_index - FIRST_MEMORY_SLOT)
+    elif what == O_TUNE_SCAN:
+        if b < 0 or b > MOST_SCANNED or r.c < 0:
+            fail(host, E_RANGE, r.row, b, MOST_SCANNED)
+            return
+        mc.scan_run = 1 if a else 0
+        mc.scan_pages = b
+        mc.scan_sleep_ns = r.c
     elif what == O_FREE_STATES:
         if a < b or b < r.c or r.c < r.d or r.d < 0 or a > 1_000_000:
             fail(host, E_RANGE, r.row, a, r.d)

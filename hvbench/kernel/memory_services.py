@@ -11,7 +11,9 @@ from hvbench.kernel.page_lists import page_identity
 from hvbench.kernel.services import O_FIRST_MEMORY, random_below, request
 from hvbench.state.records_memory import P_SHARED, P_VM_SHIFT
 
-(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE) = range(O_FIRST_MEMORY, O_FIRST_MEMORY + 5)
+(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN) = range(
+    O_FIRST_MEMORY, O_FIRST_MEMORY + 7
+)
 
 BY_SWAP, BY_PAGE, BY_BALLOON = 0, 1, 2
 """How `reclaim` takes memory: swap so many pages out; swap this page out; inflate the balloon by so many pages."""
@@ -26,11 +28,34 @@ def reclaim(host: Any, vm: int, how: int, amount: int) -> None:
 
 @jit
 def merge(host: Any, page: int, other: int) -> None:
-    """Have the hypervisor compare two guest pages, and merge them if they are equal. [KSM try_to_merge_one_page]
+    """Have the hypervisor compare two guest pages, and let `other` map the frame of `page` if they are equal.
+    [KSM try_to_merge_one_page]
 
-    The scan thread pays. A page that changed, went away or is being read or written meanwhile is left alone.
+    The scan thread pays; then this layer's mem_share_merged says what came of it. A page that changed, went
+    away or is being read or written meanwhile is left alone.
     """
     request(host, O_MERGE, page, other, 0, 0)
+
+
+@jit
+def merge_zero(host: Any, page: int) -> None:
+    """Have the hypervisor let guest page `page` map its own page of zeros, if it is full of zeros.
+    [KSM use_zero_pages]
+
+    Paid and answered like `merge`; mem_share_merged then has -1 for the page that is kept.
+    """
+    request(host, O_MERGE_ZERO, page, 0, 0, 0)
+
+
+@jit
+def tune_scan(host: Any, run: int, pages: int, sleep_ns: int) -> None:
+    """Set the tunables of scanners for equal pages, which they read as host.machine[0].scan_run, .scan_pages and
+    .scan_sleep_ns: whether they run; pages a scan and the pause after it (0: their own parameters'). [sysfs ksm/run,
+    pages_to_scan, sleep_millisecs]
+
+    Any layer may set them while the host runs, as a daemon does on Linux; `ksm` obeys them.
+    """
+    request(host, O_TUNE_SCAN, run, pages, sleep_ns, 0)
 
 
 @jit
@@ -81,11 +106,20 @@ def sharers(host: Any, page: int) -> int:
 
 
 @jit
-def swappable(host: Any, page: int) -> bool:
-    """Whether mem_pick_victim may answer guest page `page`: it has a frame of its own, and nothing is being
-    done to it."""
+def write_protected(host: Any, page: int) -> bool:
+    """Whether guest page `page` stands on a frame that is or was shared: a write to it faults."""
     pg = host.page[page]
-    return pg.frame > 0 and pg.flags & (UNSURE | P_SHARED) == 0
+    return pg.frame > 0 and pg.flags & P_SHARED != 0
+
+
+@jit
+def swappable(host: Any, page: int) -> bool:
+    """Whether mem_pick_victim may answer guest page `page`: it has a frame that nobody else maps, and nothing is
+    being done to it."""
+    pg = host.page[page]
+    if pg.frame <= 0 or pg.flags & UNSURE != 0:
+        return False
+    return pg.flags & P_SHARED == 0 or kernel_view(host).page_frame[pg.frame - 1].refs == 1
 
 
 @jit

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.guest_memory import TAKEN, attach, enlist, pop_free, take_page, wait_memory
-from hvbench.kernel.guest_reclaim import free_guest_slot, wake_kernel_thread, write_run
+from hvbench.kernel.guest_reclaim import free_guest_slot, give_free, wake_kernel_thread, write_run
 from hvbench.kernel.host_memory import back, unshare
 from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
@@ -147,6 +147,12 @@ def miss(host: Any, t: int, v: int, o: int, p: int, end: int, write: int, file_o
             if taken != TAKEN:
                 return taken
             g = pop_free(host, m)
+            if host.page[g].flags & P_SHARED:
+                # the guest fills it, with zeros or with what is written: no other page may see that
+                outcome = unshare(host, g, m, v)
+                if outcome != DONE:
+                    give_free(host, g, m)
+                    return outcome
             attach(host, g, x.first + p, o)
             # the first access clears P_NEW without counting as a second one
             enlist(host, g, m, 1)

@@ -21,7 +21,6 @@ from hvbench.kernel.host_memory import (
     E_BALANCE,
     E_RECLAIM,
     NEVER,
-    UNSURE,
     account,
     drop_frame,
     free_slot,
@@ -30,13 +29,14 @@ from hvbench.kernel.host_memory import (
 )
 from hvbench.kernel.io_codes import IO_HOST_SWAP_OUT
 from hvbench.kernel.memory_io import io_new
+from hvbench.kernel.memory_services import swappable
 from hvbench.kernel.services import random_below
 from hvbench.kernel.storage import submit_io
 from hvbench.kernel.work import submit
-from hvbench.state.records_memory import HARD, HIGH, LOW, P_SHARED, P_SWAPPING
+from hvbench.state.records_memory import HARD, HIGH, LOW, P_SWAPPING
 
-WORK_SWAP_OUT, WORK_SCAN, WORK_MERGE = 64, 65, 66
-"""What a memory host thread's work is for (hvbench.kernel.work)."""
+WORK_SWAP_OUT, WORK_SCAN, WORK_MERGE, WORK_MERGE_ZERO = 64, 65, 72, 80
+"""What a memory host thread's work is for (hvbench.kernel.work); the last two are the first of eight, one a layer."""
 
 BATCH = 32
 DIRECT_NS = 10_000_000
@@ -105,9 +105,8 @@ def balance(host: Any) -> None:
 
 @jit
 def may_swap(host: Any, g: int) -> bool:
-    """Whether the hypervisor can swap a guest page out: it has a frame of its own that nothing is done to now."""
-    pg = host.page[g]
-    return pg.frame > 0 and pg.flags & (UNSURE | P_SHARED) == 0
+    """Whether the hypervisor can swap a guest page out: nobody else maps its frame, and nothing is done to it now."""
+    return swappable(host, g)
 
 
 @jit

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_MEMORY, ask
-from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_SCAN
+from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_MERGED, MEM_SHARE_SCAN
 from hvbench.kernel.host_memory import account, free_frame, invalidate, split
 from hvbench.kernel.memory_services import shareable
 from hvbench.kernel.page_lists import page_identity, vm_of
@@ -19,29 +19,64 @@ from hvbench.state.records_memory import P_SHARED
 
 
 @jit
+def allowed(host: Any, page: int, other: int) -> bool:
+    """Whether every layer lets two equal pages be merged; `page` is -1 for the hypervisor's page of zeros."""
+    for layer in range(host.machine[0].layers):
+        if layer > 0 and host.hook[MEM_SHARE_MERGE + layer].address == 0:
+            continue
+        if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, page, other, host.now, 0, 0, 1) == 0:
+            return False
+    return True
+
+
+@jit
 def merge(host: Any, keep: int, give: int) -> bool:
     """Let page `give` map the frame of page `keep`, if they are still equal and no layer forbids it."""
     if keep == give or not shareable(host, keep) or not shareable(host, give):
         return False
-    if host.page_frame[host.page[give].frame - 1].refs > host.page_frame[host.page[keep].frame - 1].refs:
-        keep, give = give, keep
     kept = host.page[keep].frame - 1
-    freed = host.page[give].frame - 1
-    if kept == freed:
+    if kept == host.page[give].frame - 1:
         return False
     if page_identity(host, keep) != page_identity(host, give):
         return False
-    for layer in range(host.machine[0].layers):
-        if layer > 0 and host.hook[MEM_SHARE_MERGE + layer].address == 0:
-            continue
-        if ask(host, AXIS_MEMORY, MEM_SHARE_MERGE + layer, keep, give, host.now, 0, 0, 1) == 0:
-            return False
-    m = vm_of(host, give)
+    if not allowed(host, keep, give):
+        return False
     other = vm_of(host, keep)
-    split(host, give, m, -1)
     split(host, keep, other, -1)
     protect(host, keep, other)
+    move_over(host, give, vm_of(host, give), kept)
+    return True
+
+
+@jit
+def merge_zero(host: Any, give: int) -> bool:
+    """Let page `give` map the hypervisor's page of zeros, if it is full of zeros and no layer forbids it.
+
+    That page is one of the hypervisor's own frames, which keeps one reference to it.
+    """
+    mc = host.machine[0]
+    if not shareable(host, give) or page_identity(host, give) != 0:
+        return False
+    if mc.zero_frame == 0:
+        if mc.hypervisor == 0:
+            return False
+        mc.zero_frame = 1
+        host.page_frame[0].refs = 1
+        host.page_frame[0].owner = 0
+    kept = mc.zero_frame - 1
+    if host.page[give].frame - 1 == kept or not allowed(host, -1, give):
+        return False
+    move_over(host, give, vm_of(host, give), kept)
+    return True
+
+
+@jit
+def move_over(host: Any, give: int, m: int, kept: int) -> None:
+    """Page `give` of VM `m` maps frame `kept` from now on, and its own is free if nobody else maps it."""
+    mc = host.machine[0]
+    split(host, give, m, -1)
     protect(host, give, m)
+    freed = host.page[give].frame - 1
     host.page[give].frame = kept + 1
     host.page_frame[kept].refs += 1
     left = host.page_frame[freed].refs - 1
@@ -50,13 +85,12 @@ def merge(host: Any, keep: int, give: int) -> bool:
         host.page_frame[freed].refs = left
     else:
         free_frame(host, freed)
-        host.machine[0].saved += 1
+        mc.saved += 1
     if host.now >= host.warmup_ns:
         host.vmem[m].merges += 1
         if left == 0:
             host.vmem[m].host_reclaimed_pages += 1
     invalidate(host, m, -1)
-    return True
 
 
 @jit
@@ -73,3 +107,17 @@ def protect(host: Any, g: int, m: int) -> None:
 def scan_paid(host: Any, pages: int, layer: int) -> None:
     """The scan thread has the time for a number of pages: the layer that asked for it looks at them."""
     ask(host, AXIS_MEMORY, MEM_SHARE_SCAN + layer, pages, host.now, 0, 0, 0, 0)
+
+
+@jit
+def merge_paid(host: Any, keep: int, give: int, layer: int) -> None:
+    """The scan thread has the time for comparing two pages: merge them, and tell the layer that asked."""
+    merged = 1 if merge(host, keep, give) else 0
+    ask(host, AXIS_MEMORY, MEM_SHARE_MERGED + layer, keep, give, merged, host.now, 0, 0)
+
+
+@jit
+def merge_zero_paid(host: Any, give: int, layer: int) -> None:
+    """The same with the hypervisor's page of zeros."""
+    merged = 1 if merge_zero(host, give) else 0
+    ask(host, AXIS_MEMORY, MEM_SHARE_MERGED + layer, -1, give, merged, host.now, 0, 0)
