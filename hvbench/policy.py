@@ -15,8 +15,8 @@ host-wide state (`host.own`), and its containers (`host.box`). Kernel fields are
 `@state("vcpu")` and so on, stand beside them in the same row. Plain helper functions of the module may be called from
 hooks; they are compiled along.
 
-A memory policy's `COUNTERS`, a tuple of names of its own host-wide fields, are reported as metrics of the cell, with the
-policy's name in front (`ksm_pages_shared`), as they stand at the end. One that scans memory may say how long a pass
+A memory policy's `COUNTERS`, a tuple of names of its own host-wide fields, are reported as metrics of the cell, with
+the policy's name in front (`ksm_pages_shared`), as they stand at the end. One that scans memory may say how long a pass
 takes, `def scan_pass_ns(params, vm_pages)`, so that a warm-up that is too short for two is noted.
 """
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from attrs import define, frozen
 
-from hvbench.policy import content, hookimpl, merge, param, scan, set_timer, shareable, state
+from hvbench.policy import content, hookimpl, merge, param, scan, set_timer, shareable, sharers, state
 
 AXIS = "memory"
 CLAIMS = frozenset({"shares"})
@@ -36,6 +36,11 @@ class Params:
     period_ns: int = param(
         20_000_000, unit="ns", low=1000, help="how often pages are looked at", source="KSM: sleep_millisecs 20"
     )
+
+
+def scan_pass_ns(params, vm_pages):
+    """How long a pass over the VMs takes at least, ns: for the note where a warm-up is too short."""
+    return sum(vm_pages) * params.period_ns // params.scan_pages
 
 
 @state("host")
@@ -111,7 +116,11 @@ def look_at(host, g):
         if other.key == identity:
             if shareable(host, h) and content(host, h) == identity:
                 if other.frame != page.frame:
-                    merge(host, h, g)
+                    # the frame that more pages map stays
+                    if sharers(host, g) > sharers(host, h):
+                        merge(host, g, h)
+                    else:
+                        merge(host, h, g)
                 return
             # that page changed or went away: it stands for nothing any more
             take_out(host, h)
