@@ -115,7 +115,10 @@ def wild(seed: int) -> Any:
 SHARING = ("page-sharing", {"scan_pages": 50, "period_ns": MS})
 SWAP = ("overcommit", {"ratio_percent": 10_000, "batch_pages": 40})
 KSM = ("ksm", {"pages_to_scan": 60, "sleep_millisecs": 1, "max_page_sharing": 5, "use_zero_pages": True})
-STACKS = [(), (SWAP,), (KSM, SWAP), (SHARING, KSM, "balloon", SWAP), ("balloon", SWAP), (SHARING, SWAP), (SHARING, "balloon", SWAP), ("mru-swap",), "wild", "wild+"]
+STACKS = [
+    (), (SWAP,), (KSM, SWAP), (SHARING, KSM, "balloon", SWAP), ("balloon", SWAP), (SHARING, SWAP),
+    (SHARING, "balloon", SWAP), ("mru-swap",), "wild", "wild+",
+]  # fmt: skip
 
 
 def layers(choice: Any) -> list[Any]:
