@@ -62,7 +62,8 @@ METRICS: tuple[Metric, ...] = (
     _cell("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that guests read back from their own swap."),
     _cell("guest_swap_out_pages", "pages", "lower", "guest swap out", "Pages that guests wrote to their own swap."),
     _cell("double_paging_pages", "pages", "lower", "double paging", "Pages that a guest swapped out and the hypervisor had to read in for that."),
-    _cell("shared_pages_avg", "pages", "higher", "shared", "Machine frames saved by sharing, averaged over time."),
+    _cell("shared_pages_avg", "pages", "higher", "shared", "Guest pages on frames that are or were shared, averaged over time."),
+    _cell("saved_pages", "pages", "higher", "saved", "Machine frames that sharing saved, at the end."),
     # counters of memory policies, as they stand at the end: /sys/kernel/mm/ksm
     _policy("ksm_pages_shared", "pages", "neutral", "KSM shared", "Pages of KSM in use: merged frames."),
     _policy("ksm_pages_sharing", "pages", "higher", "KSM sharing", "Further pages that stand on them: how much is saved."),

@@ -129,6 +129,7 @@ def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
         "ballooned_pages_avg": float(table["ballooned_page_ns"].sum()) / span,
         "shared_pages_avg": float(table["shared_page_ns"].sum()) / span,
         "resident_pages_avg": float(table["resident_page_ns"].sum()) / span,
+        "saved_pages": int(memory.tables["machine"]["saved"][0]),
     }
 
 

@@ -172,6 +172,13 @@ def compute_bound(name: str = "compute", burst_ns: int = 10_000_000, bursts: int
     return script
 
 
+def idle_guest(period_ns: int = 100_000_000, tick_ns: int = 10_000, name: str = "idle") -> Script:
+    """One thread that does next to nothing: wakes up every `period_ns` for `tick_ns`."""
+    script = Script(name, f"{tick_ns} ns of work every {period_ns} ns")
+    script.thread(repeated(in_turn(rows("compute", user_ns=tick_ns), rows("sleep", duration_ns=period_ns)), 100))
+    return script
+
+
 def critical_sections(
     compute_ns: ArrayLike, hold_ns: ArrayLike, locks: int = 1, threads: int = 2, name: str = "sections"
 ) -> Script:
