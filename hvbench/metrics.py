@@ -95,6 +95,8 @@ METRICS: tuple[Metric, ...] = (
     _vm("progress_per_s", "1/s", "higher", "rate", "Recorded work (requests where marked) completed a second."),
     _vm("alone_per_s", "1/s", "neutral", "rate alone", "The same without neighbours and without a hypervisor."),
     _vm("cpu_share", "share", "neutral", "CPU", "Share of all pCPU time that it got."),
+    _vm("ran_ns", "ns", "neutral", "ran", "Time its vCPUs ran, in sum."),
+    _vm("spin_ns", "ns", "lower", "spinning", "Of that, time its threads spun at locks that another one held."),
     _vm("ready_ns", "ns", "lower", "ready", "Time its vCPUs were runnable and waited, in sum."),
     _vm("overhead_ns", "ns", "lower", "overhead", "Time that hypervisor and technique took on its behalf."),
     _vm("wakeup_latency_p50_ns", "ns", "lower", "wake-up p50", "From its vCPUs' wake-ups to their first instruction, median."),

@@ -67,7 +67,9 @@ def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
     counts = histograms(memory)[vm]
     return {
         "cpu_share": int(mine["run_measured_ns"].sum()) / total,
+        "ran_ns": int(mine["run_measured_ns"].sum()),
         "ready_ns": int(mine["ready_ns"].sum()),
+        "spin_ns": int(row["spin_ns"]),
         "overhead_ns": int(row["overhead_ns"]),
         "wakeup_latency_p50_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.5),
         "wakeup_latency_p99_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.99),

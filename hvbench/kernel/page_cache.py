@@ -181,10 +181,14 @@ def dirty(host: Any, t: int, o: int, p: int, pg: Any) -> int:
     """A file page becomes dirty. Writers wait where too much is: DONE or WAITS."""
     x = host.object[o]
     y = host.vmem[x.vm]
-    if y.dirty >= y.dirty_background and y.flush == 0:
+    # both thresholds are shares of what could hold dirty pages; the balloon's pages cannot
+    # [Linux mm/page-writeback.c: global_dirtyable_memory]
+    held = y.ballooned
+    dirty = y.dirty if held == 0 else y.dirty * y.pages // max(1, y.pages - held)
+    if dirty >= y.dirty_background and y.flush == 0:
         y.flush = 1
         wake_kernel_thread(host, x.vm)
-    if y.dirty >= y.dirty_limit and y.writing > 0:
+    if dirty >= y.dirty_limit and y.writing > 0:
         return wait_memory(host, x.vm, t)
     pg.flags = pg.flags | P_DIRTY
     if x.dirty == 0:

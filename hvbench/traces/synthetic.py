@@ -228,6 +228,40 @@ def synchronous_writer(
     return script
 
 
+def file_clients(
+    clients: int,
+    operations: int,
+    pages: int,
+    chunk_pages: int = 16,
+    *,
+    compute_ns: int = 100_000,
+    write_share: float = 0.2,
+    exponent: float = 0.9,
+    seed: int = 0,
+    name: str = "file-clients",
+) -> Script:
+    """Threads that compute and read or write chunks of one file of the VM's disk, through the guest's page cache.
+
+    `operations` in all; chunk k of a random order is chosen with a probability in proportion to k to the power of
+    -`exponent`.
+    """
+    random = np.random.default_rng(seed)
+    chunks = pages // chunk_pages
+    weights = np.arange(1, chunks + 1) ** -exponent
+    place = random.permutation(chunks)[random.choice(chunks, operations, p=weights / weights.sum())]
+    writes = random.random(operations) < write_share
+    script = Script(name, f"{clients} clients, {operations} operations on {pages} pages")
+    file = script.file(pages, "files")
+    for number in range(clients):
+        mine = slice(number, None, clients)
+        where = place[mine] * chunk_pages
+        access = rows("fread", object=file, page=where, pages=np.full(len(where), chunk_pages))
+        access["op"] = np.where(writes[mine], OPS["fwrite"], OPS["fread"])
+        access["flags"] = np.where(writes[mine], FLAG_WRITE, 0)
+        script.thread(in_turn(rows("compute", len(where), user_ns=compute_ns), access))
+    return script
+
+
 # open arrivals -------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ def test_every_generator_writes_a_trace_that_can_be_replayed(tmp_path: Path) -> 
     made = [
         synthetic.compute_bound(bursts=3),
         synthetic.idle_guest(),
+        synthetic.file_clients(3, 30, 64, 4),
         synthetic.critical_sections([10, 20, 30, 40], 5, locks=2),
         synthetic.synchronous_writer([100, 200], pages=2, span_pages=100),
         synthetic.jobs([10, 30], [5, 5]),
