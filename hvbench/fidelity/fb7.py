@@ -22,6 +22,7 @@ from hvbench.cell import Cell, CellResult
 from hvbench.fidelity.bars import Bar, Control
 from hvbench.fidelity.numbers import Inputs
 from hvbench.fidelity.stage import Stage
+from hvbench.static_memory import page_contents
 from hvbench.traces.synthetic import idle_guest, memory_image
 
 PAGES_PER_MB = 256
@@ -29,21 +30,20 @@ SEED = 5
 NO_SHARING = "no-sharing"
 ONE_VM = "within-a-vm"
 ZEROES = "zeroes-only"
-SCAN = "scan_pages=2000:period=20ms"
-"""100,000 pages a second: only what a complete scan leaves counts here, and not how long it takes."""
+CHAINS = "bounded-chains"
+SCANNERS = {
+    "page-sharing": "page-sharing:scan_pages=2000:period=20ms",
+    "ksm": "ksm:pages_to_scan=2000:sleep_millisecs=20:max_page_sharing=1000000",
+}
+"""100,000 pages a second, and as many pages on one frame as there are equal ones: only what complete scans leave counts
+here, not how long they take."""
 
 
 def contents_of(inputs: Inputs) -> NDArray[np.uint64]:
     """The pages of Difference Engine's three VMs, in a random order."""
     zero, sharable, classes, unique = (inputs.whole(f"i.{n}") for n in ("zero", "sharable", "classes", "unique"))
-    values = np.concatenate(
-        [
-            np.zeros(zero),
-            1 + np.arange(sharable) % classes,
-            1 + classes + np.arange(unique),
-        ]
-    ).astype(np.uint64)
-    return np.random.default_rng(SEED).permutation(values)
+    values = page_contents(zero=zero, sharable=sharable, classes=classes, unique=unique, seed=SEED)
+    return values.astype(np.uint64)
 
 
 @frozen
@@ -60,7 +60,7 @@ class Mix:
 
     def image(self) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Contents, and which of them are common to all VMs."""
-        parts, common = [np.zeros(self.zero)], [np.ones(self.zero, bool)]
+        parts, common = [np.zeros(self.zero, np.int64)], [np.ones(self.zero, bool)]
         first = 1
         for single, copies, copied, shared in (
             (self.common_single, self.common_copies, self.common_copied, True),
@@ -98,9 +98,11 @@ def mix_of(inputs: Inputs) -> Mix:
 
 
 def cells(stage: Stage, inputs: Inputs, model: str) -> dict[str, Cell]:
-    policies = {"page-sharing": f"page-sharing:{SCAN}"}
+    policies = dict(SCANNERS)
     if model == NO_SHARING:
-        policies = {"page-sharing": "static"}
+        policies = dict.fromkeys(SCANNERS, "static")
+    elif model == CHAINS:
+        policies["ksm"] = policies["ksm"].replace("max_page_sharing=1000000", "max_page_sharing=256")
     idle = stage.trace("idle", idle_guest())
     made = {}
     images = [
@@ -175,10 +177,9 @@ def read(results: Mapping[str, CellResult], inputs: Inputs) -> dict[str, float]:
     return values
 
 
-POLICIES = ("page-sharing",)
-FRAMES = tuple(f"i.{policy}.frames" for policy in POLICIES)
+FRAMES = tuple(f"i.{policy}.frames" for policy in SCANNERS)
 GROWTH = tuple(
-    f"ii.{policy}.{what}" for policy in POLICIES for what in ("reclaimed", "reclaimed_share", "shared_share")
+    f"ii.{policy}.{what}" for policy in SCANNERS for what in ("reclaimed", "reclaimed_share", "shared_share")
 )
 
 BAR = Bar(
@@ -190,6 +191,7 @@ BAR = Bar(
     read=read,
     controls={
         NO_SHARING: Control("nothing is shared", FRAMES + GROWTH),
+        CHAINS: Control("a frame of KSM takes 256 pages, the default: zeroes alone leave 583", ("i.ksm.frames",)),
         ONE_VM: Control("pages are equal within a VM only", FRAMES),
         ZEROES: Control("only pages of zeroes are ever equal", GROWTH),
     },
