@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -217,20 +218,20 @@ def _death(code: int | None) -> str:
 # --- the worker's side ---------------------------------------------------------------------------------
 
 
-class _SignOfLife:
+class SignOfLife:
     """The stop flag of a worker: never set (its parent kills it), but each poll tells the parent so."""
 
     EVERY_S = 0.05
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, send: Callable[[tuple[str, Any]], None]) -> None:
+        self._send = send
         self._last_s = -1.0
 
     def is_set(self) -> bool:
         now_s = time.monotonic()
         if now_s - self._last_s >= self.EVERY_S:
             self._last_s = now_s
-            self._connection.send(("alive", None))
+            self._send(("alive", None))
         return False
 
 
@@ -238,7 +239,7 @@ def _serve(connection: Connection, simulate_name: str) -> None:
     """A worker's life: cells in, results out, until the parent closes the pipe or dies."""
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     from hvbench.executor import load_simulate, run_one
 
     registry = load_registry()
@@ -248,7 +249,7 @@ def _serve(connection: Connection, simulate_name: str) -> None:
                 cell = cell_of(spec, registry)
                 answer: tuple[str, Any] = (
                     "result",
-                    run_one(load_simulate(simulate_name), cell, _SignOfLife(connection)),
+                    run_one(load_simulate(simulate_name), cell, SignOfLife(connection.send)),
                 )
             except UserError as error:
                 answer = "bad input", str(error)
@@ -257,7 +258,7 @@ def _serve(connection: Connection, simulate_name: str) -> None:
             connection.send(answer)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Workers that outlive a killed parent would stay for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "run": "Run one combination of policies and show every metric, per VM.",
     "study": "Answer a question by a matrix at every pressure.",
     "density": "Find how many tenants a host carries.",
+    "evaluate": "Score a policy for a program that searches: errors as data.",
     "results": "Show stored results again: sorted, filtered, compared.",
     "fidelity": "Judge the model by published measurements.",
     "plugins": "List the policies, or describe one with its parameters.",
