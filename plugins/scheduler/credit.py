@@ -3,8 +3,10 @@
 Overview: every `accounting_ns` the credits of all pCPUs are dealt out to the entities that ran, by weight;
 running burns them. An entity with credits left is UNDER, one without is OVER; one that wakes while UNDER is
 BOOSTed until its next tick. Each pCPU serves its own queue in the order BOOST, UNDER, OVER, and before it runs
-an OVER entity (or idles) it looks for better work in the other queues. A capped VM that used its cap is blocked
-until it has credits again.
+an OVER entity (or idles) it looks for better work in the other queues; at each tick whoever runs is moved to a pCPU
+that idles, if that is on a core that idles more. A VM earns at most what all its active entities can run, and what that
+leaves goes to the others. A capped one that used its cap is blocked until it has credits again. Who yields goes behind
+one entity that it would come before.
 
 Source: Xen, xen/common/sched/credit.c: CSCHED_DEFAULT_TSLICE_MS 30, CSCHED_TICKS_PER_TSLICE 3,
 CSCHED_CREDITS_PER_MSEC 10, SCHED_DEFAULT_RATELIMIT_US 1000, CSCHED_DEFAULT_WEIGHT 256. Credits are burnt by the
@@ -12,10 +14,13 @@ time run, as since Xen 4.2, not by sampling at ticks.
 
 Claims: work-conserving (but for caps), weight-proportional, starvation-free.
 
-Not modelled: soft affinity, NUMA-aware picking, the migration delay, SMT-aware idle picking.
+Not modelled: soft affinity; peers are searched in a circle, not node by node; a woken entity is put into the queue of
+the idle pCPU that should run it, where Xen wakes that pCPU to steal it.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -24,13 +29,16 @@ from hvbench.policy import (
     IDLE,
     NONE,
     Fifo,
+    allowed_pcpu,
     block,
     fifo_first,
-    fifo_pop,
+    fifo_next,
     fifo_push,
     fifo_remove,
     hookimpl,
+    idle_pcpu,
     kick,
+    may_run,
     param,
     set_tick,
     set_timer,
@@ -68,6 +76,22 @@ class Params:
     ratelimit_ns: int = param(
         1_000_000, unit="ns", low=0, help="shortest run before a preemption", source=f"{_XEN}: 1000 us"
     )
+    migration_delay_ns: int = param(
+        0,
+        unit="ns",
+        low=0,
+        help="how long who has stopped counts as cache-hot, and is not stolen",
+        source=f"{_XEN}: vcpu_migration_delay 0",
+    )
+
+
+class Deal(NamedTuple):
+    """An accounting under way: credits still dealt out, weights of all and of those to come, sum of balances."""
+
+    total_ns: int
+    total_weight: int
+    left_weight: int
+    balance_ns: int
 
 
 @state("vcpu")
@@ -80,6 +104,23 @@ class Vcpu:
     queued: int = -1
     active: int = 0
     parked: int = 0
+    yields: int = 0
+    moves_to: int = -1
+    stopped_ns: int = 0
+
+
+@state("vm")
+class Vm:
+    """Active entities of a VM, in an accounting."""
+
+    active_vcpus: int = 0
+
+
+@state("host")
+class Own:
+    """Credits of all active entities after the last accounting."""
+
+    balance_ns: int = 0
 
 
 @state("pcpu")
@@ -88,11 +129,6 @@ class Pcpu:
 
     runs: int = -1
     since_ns: int = 0
-
-
-def allowed_on(host, vcpu, pcpu):
-    mask = host.vcpu[vcpu].affinity
-    return mask == 0 or pcpu > 62 or (mask >> pcpu) & 1 == 1
 
 
 def enqueue(host, vcpu, pcpu):
@@ -131,20 +167,60 @@ def best_of(host, pcpu):
     return -1
 
 
-def take(host, pcpu, priority, target):
-    """The first entity of a class in a pCPU's queue that may run on `target`, taken out; NONE if there is none."""
-    queue = host.box.over + pcpu
+def queue_of(host, pcpu, priority):
+    """A pCPU's queue of a class."""
     if priority == BOOST:
-        queue = host.box.boost + pcpu
-    elif priority == UNDER:
-        queue = host.box.under + pcpu
-    vcpu = fifo_first(host, queue)
-    if vcpu >= 0 and pcpu != target and not allowed_on(host, vcpu, target):
+        return host.box.boost + pcpu
+    if priority == UNDER:
+        return host.box.under + pcpu
+    return host.box.over + pcpu
+
+
+def take(host, pcpu):
+    """The first of a pCPU's own queue, taken out; NONE if it is empty. Who yielded lets one of a lower class by."""
+    own = best_of(host, pcpu)
+    if own < 0:
         return NONE
-    if vcpu >= 0:
-        fifo_pop(host, queue)
-        host.vcpu[vcpu].queued = -1
+    vcpu = fifo_first(host, queue_of(host, pcpu, own))
+    dequeue(host, vcpu)
+    if host.vcpu[vcpu].yields == 1:
+        host.vcpu[vcpu].yields = 0
+        behind = best_of(host, pcpu)
+        if behind >= 0:
+            enqueue(host, vcpu, pcpu)
+            vcpu = fifo_first(host, queue_of(host, pcpu, behind))
+            dequeue(host, vcpu)
     return vcpu
+
+
+def steal(host, peer, pcpu, above, now):
+    """An entity of a peer's queue, of a class better than `above`, that may run on `pcpu`: taken out; NONE if none."""
+    delay = host.params.migration_delay_ns
+    for priority in (BOOST, UNDER, OVER):
+        if priority <= above:
+            break
+        queue = queue_of(host, peer, priority)
+        vcpu = fifo_first(host, queue)
+        while vcpu >= 0:
+            hot = delay > 0 and now - host.vcpu[vcpu].stopped_ns < delay
+            if may_run(host, vcpu, pcpu) and not hot:
+                dequeue(host, vcpu)
+                return vcpu
+            vcpu = fifo_next(host, queue, vcpu)
+    return NONE
+
+
+def idle_threads(host, pcpu):
+    """Idle pCPUs of a core."""
+    core = host.pcpu[pcpu].core
+    idle = 0
+    for step in (-1, 1):
+        other = pcpu if step < 0 else pcpu + 1
+        while other >= 0 and other < host.pcpus and host.pcpu[other].core == core:
+            if host.pcpu[other].idle == 1:
+                idle += 1
+            other += step
+    return idle
 
 
 @hookimpl
@@ -177,12 +253,7 @@ def sched_pcpu_offline(host, pcpu, now):
 @hookimpl
 def sched_vcpu_insert(host, vcpu, now):
     # spread over the pCPUs in the order of their coming, as Xen's initial placement does on an idle machine
-    home = vcpu % host.pcpus
-    for i in range(host.pcpus):
-        if allowed_on(host, vcpu, (home + i) % host.pcpus):
-            home = (home + i) % host.pcpus
-            break
-    host.vcpu[vcpu].home = home
+    host.vcpu[vcpu].home = allowed_pcpu(host, vcpu, vcpu % host.pcpus)
 
 
 @hookimpl
@@ -191,7 +262,7 @@ def sched_wake(host, vcpu, now):
     target = v.home
     if host.pcpu[target].idle == 0:
         for pcpu in range(host.pcpus):
-            if host.pcpu[pcpu].idle == 1 and best_of(host, pcpu) < 0 and allowed_on(host, vcpu, pcpu):
+            if host.pcpu[pcpu].idle == 1 and best_of(host, pcpu) < 0 and may_run(host, vcpu, pcpu):
                 target = pcpu
                 break
     if v.priority == UNDER and v.parked == 0:
@@ -200,6 +271,11 @@ def sched_wake(host, vcpu, now):
     current = host.pcpu[target].current
     if current >= 0 and v.priority > host.vcpu[current].priority:
         kick(host, target)
+
+
+@hookimpl
+def sched_yield(host, vcpu, target, now):
+    host.vcpu[vcpu].yields = 1
 
 
 @hookimpl
@@ -217,7 +293,10 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
     v = host.vcpu[vcpu]
     v.credit_ns -= ran_ns
     v.active = 1
-    if runnable == 1:
+    v.stopped_ns = now
+    if runnable == 0:
+        v.yields = 0
+    else:
         enqueue(host, vcpu, v.pcpu)
 
 
@@ -237,14 +316,27 @@ def sched_tick(host, pcpu, vcpu, now):
         v.priority = UNDER
     if best_of(host, pcpu) > v.priority:
         kick(host, pcpu)
+        return
+    # active for a while: is there a core that idles more?
+    better = idle_pcpu(host, vcpu, NONE)
+    if better >= 0 and idle_threads(host, better) > idle_threads(host, pcpu) + 1:
+        v.moves_to = better
+        kick(host, pcpu)
 
 
 @hookimpl
 def sched_pick_next(host, pcpu, prev, now):
     limit = host.params.ratelimit_ns
     if prev >= 0 and host.vcpu[prev].queued >= 0 and host.vcpu[prev].home == pcpu:
+        v = host.vcpu[prev]
         ran = now - host.pcpu[pcpu].since_ns
-        if ran < limit:
+        better = v.moves_to
+        v.moves_to = NONE
+        if better >= 0 and host.pcpu[better].idle == 1:
+            dequeue(host, prev)
+            enqueue(host, prev, better)
+            kick(host, better)
+        elif ran < limit and v.yields == 0:
             # preempted too early: it goes on until the rate limit is reached
             dequeue(host, prev)
             return prev, limit - ran
@@ -253,15 +345,20 @@ def sched_pick_next(host, pcpu, prev, now):
     if own <= OVER:
         for step in range(1, host.pcpus):
             peer = (pcpu + step) % host.pcpus
-            theirs = best_of(host, peer)
-            if theirs > own:
-                stolen = take(host, peer, theirs, pcpu)
+            if best_of(host, peer) > own and host.pcpu[peer].idle == 0:
+                stolen = steal(host, peer, pcpu, own, now)
                 if stolen >= 0:
                     host.vcpu[stolen].home = pcpu
                     return stolen, host.params.timeslice_ns
     if own < 0:
         return IDLE, 0
-    return take(host, pcpu, own, pcpu), host.params.timeslice_ns
+    vcpu = take(host, pcpu)
+    if prev >= 0 and vcpu != prev and host.vcpu[prev].state == 1:
+        # a pCPU that found nothing to steal when it last looked may have it now
+        other = idle_pcpu(host, prev, NONE)
+        if other >= 0:
+            kick(host, other)
+    return vcpu, host.params.timeslice_ns
 
 
 @hookimpl
@@ -270,52 +367,90 @@ def sched_timer(host, timer, now):
     period = host.params.accounting_ns
     set_timer(host, ACCOUNT, now + period)
     total_weight = 0
+    for vm in range(host.vms):
+        host.vm[vm].active_vcpus = 0
     for vcpu in range(host.vcpus):
         v = host.vcpu[vcpu]
         if v.active == 1 or v.parked == 1:
             total_weight += v.weight
+            if v.vm >= 0 and v.kind == 0:
+                host.vm[v.vm].active_vcpus += 1
     if total_weight == 0:
+        host.own.balance_ns = 0
         return
+    # credits of the whole host; what was overdrawn is dealt out as well, so that balances return to 0
+    deal = Deal(period * host.pcpus - min(0, host.own.balance_ns), total_weight, total_weight, 0)
+    for vm in range(host.vms):
+        m = host.vm[vm]
+        if m.active_vcpus > 0:
+            deal = deal_to(host, m.first_vcpu, m.vcpus, m.active_vcpus, deal, now)
     for vcpu in range(host.vcpus):
         v = host.vcpu[vcpu]
-        if v.active == 0 and v.parked == 0:
-            continue
-        running_ns = 0
-        if v.state == 2:
-            # who runs now has not paid for this run yet
-            running_ns = now - host.pcpu[v.pcpu].dispatched_ns
-        share = period * host.pcpus * v.weight // total_weight
-        cap_ns = FOREVER
-        if v.cap > 0:
-            cap_ns = period * v.cap // 100 // max(1, vcpus_of(host, v.vm))
-            share = min(share, cap_ns)
-        v.credit_ns += share
-        left = v.credit_ns - running_ns
-        before = v.priority
-        if left < 0:
-            v.priority = OVER
-            if left < -period:
-                # who ran on pCPUs that nobody else wanted is not made to pay for it for ever
-                v.credit_ns = running_ns - period
-            if v.cap > 0 and left < -cap_ns and v.parked == 0:
-                v.parked = 1
-                block(host, vcpu)
-        else:
-            v.priority = UNDER
-            if v.parked == 1:
-                v.parked = 0
-                unblock(host, vcpu)
-            if left > period:
-                # enough for a whole period: it leaves the active set with half of it
-                v.credit_ns = v.credit_ns // 2
-                v.active = 0
-        if v.queued >= 0 and v.priority != before:
-            home = v.home
-            dequeue(host, vcpu)
-            enqueue(host, vcpu, home)
+        if v.kind != 0 and (v.active == 1 or v.parked == 1):
+            deal = deal_to(host, vcpu, 1, 1, deal, now)
+    host.own.balance_ns = deal.balance_ns
 
 
-def vcpus_of(host, vm):
-    if vm < 0:
-        return 1
-    return host.vm[vm].vcpus
+def deal_to(host, first, vcpus, active, deal, now):
+    """Credits of one period for the active entities of a VM (or a host thread), by weight up to what they can run."""
+    period = host.params.accounting_ns
+    v = host.vcpu[first]
+    weight = v.weight * active
+    left_weight = deal.left_weight - weight
+    peak = active * period
+    if host.own.balance_ns < 0:
+        peak += -host.own.balance_ns * weight // deal.total_weight
+    cap_ns = FOREVER
+    if v.cap > 0:
+        cap_ns = period * v.cap // 100
+        peak = min(peak, cap_ns)
+        cap_ns = cap_ns // active
+    fair = deal.total_ns * weight // deal.total_weight
+    total_ns = deal.total_ns
+    if fair > peak:
+        if left_weight > 0:
+            # the others have a chance at what it cannot use
+            total_ns += (fair - peak) * deal.total_weight // left_weight
+        fair = peak
+    balance_ns = deal.balance_ns
+    for vcpu in range(first, first + vcpus):
+        v = host.vcpu[vcpu]
+        if v.active == 1 or v.parked == 1:
+            balance_ns += settle_credits(host, vcpu, fair // active, cap_ns, now)
+    return Deal(total_ns, deal.total_weight, left_weight, balance_ns)
+
+
+def settle_credits(host, vcpu, share_ns, cap_ns, now):
+    """Give an entity its credits, and find its class by what it has then, which is returned."""
+    period = host.params.accounting_ns
+    v = host.vcpu[vcpu]
+    running_ns = 0
+    if v.state == 2:
+        # who runs now has not paid for this run yet
+        running_ns = now - host.pcpu[v.pcpu].dispatched_ns
+    v.credit_ns += share_ns
+    left = v.credit_ns - running_ns
+    before = v.priority
+    if left < 0:
+        v.priority = OVER
+        if v.cap > 0 and left < -cap_ns and v.parked == 0:
+            v.parked = 1
+            block(host, vcpu)
+        if left < -period:
+            # who ran on pCPUs that nobody else wanted is not made to pay for it for ever
+            v.credit_ns = running_ns - period
+            left = -period
+    else:
+        v.priority = UNDER
+        if v.parked == 1:
+            v.parked = 0
+            unblock(host, vcpu)
+        if left > period:
+            # enough for a whole period: it leaves the active set with half of it
+            v.credit_ns = v.credit_ns // 2
+            v.active = 0
+    if v.queued >= 0 and v.priority != before:
+        home = v.home
+        dequeue(host, vcpu)
+        enqueue(host, vcpu, home)
+    return left

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from hvbench.policy import Fifo, fifo_pop, fifo_push, fifo_remove, hookimpl, kick, param, state
+from hvbench.policy import Fifo, allowed_pcpu, fifo_pop, fifo_push, fifo_remove, hookimpl, kick, param, state
 
 AXIS = "scheduler"
 CLAIMS = frozenset({"affinity", "starvation-free"})
@@ -46,14 +46,7 @@ class Vcpu:
 
 @hookimpl
 def sched_vcpu_insert(host, vcpu, now):
-    mask = host.vcpu[vcpu].affinity
-    pcpu = vcpu % host.pcpus
-    for step in range(host.pcpus):
-        candidate = (pcpu + step) % host.pcpus
-        if mask == 0 or candidate > 62 or (mask >> candidate) & 1 == 1:
-            pcpu = candidate
-            break
-    host.vcpu[vcpu].bound = pcpu
+    host.vcpu[vcpu].bound = allowed_pcpu(host, vcpu, vcpu % host.pcpus)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ or, with extratime, gets another one at a lower priority level: levels come befo
 Source: Xen 4.17, xen/common/sched/rt.c (S. Xi, M. Xu): RTDS_DEFAULT_PERIOD 10 ms, RTDS_DEFAULT_BUDGET 4 ms, extratime
 on. S. Xi et al., "Real-time multi-core virtual machine scheduling in Xen", EMSOFT 2014. A VM's [vm.realtime] sets
 period, budget and extratime of each of its vCPUs; a CPU reservation is spread over its vCPUs as budgets in the
-default period.
+default period. Where some VM asks for either, those that ask for nothing begin a level below.
 
 Claims: real-time guarantees as global EDF gives them, work-conserving (with extratime).
 
@@ -85,6 +85,7 @@ class Vcpu:
     start_ns: int = 0
     deadline_ns: int = 0
     level: int = 0
+    first_level: int = 0
     depleted: int = 0
 
 
@@ -108,7 +109,7 @@ def replenish(host, vcpu, now):
     v.deadline_ns += ((now - v.deadline_ns) // v.period + 1) * v.period
     v.start_ns = now
     v.left = v.budget
-    v.level = 0
+    v.level = v.first_level
 
 
 def enqueue(host, vcpu):
@@ -172,6 +173,21 @@ def sched_vcpu_insert(host, vcpu, now):
             v.budget = max(1, v.period * m.reservation // (100 * m.vcpus))
     v.left = v.budget
     v.deadline_ns = now + v.period * (vcpu + 1) // host.vcpus
+
+
+@hookimpl
+def sched_init(host, now):
+    # default budgets must not add up to more than there is beside budgets that somebody asked for
+    promises = 0
+    for vm in range(host.vms):
+        if host.vm[vm].rt_period_ns > 0 or host.vm[vm].reservation > 0:
+            promises += 1
+    if promises == 0:
+        return
+    for vcpu in range(host.vcpus):
+        v = host.vcpu[vcpu]
+        if v.kind == 0 and host.vm[v.vm].rt_period_ns == 0 and host.vm[v.vm].reservation == 0:
+            v.first_level = v.level = 1
 
 
 @hookimpl

@@ -83,7 +83,7 @@ def warps(**warp: int) -> list[int]:
 
 
 def test_a_rest_keeps_the_next_warp_away() -> None:
-    """Its work of 500 us outlasts a limit of 100, so it falls back; a wake that comes too early begins the rest anew."""
+    """Its work of 500 us outlasts a limit of 100, so it falls back; a wake within the rest begins it anew."""
     limited = {"warp_ahead_ns": 3 * MS, "warp_limit_ns": 100 * US}
     assert len(warps(**limited)) > 10
     once = warps(**limited, warp_rest_ns=20 * MS)
