@@ -9,6 +9,7 @@ import pytest
 from hvbench.kernel.histogram import BUCKETS, H_WAKEUP, bucket_floor
 from hvbench.readout import histograms
 from tests.builders import MS, US, S, bundled, compute, host, numbers, run, sleep, vm
+from tests.plugins.scheduling import assert_same_bits
 
 FOREVER = compute(1 << 50)
 
@@ -146,3 +147,8 @@ def test_cache_hot_entities_are_not_stolen() -> None:
         return sum(numbers(done.vcpu["migrations"]))
 
     assert migrations(100 * MS) < migrations(0)
+
+
+@pytest.mark.parametrize("pcpus", [1, 3])
+def test_same_bits_in_both_modes(kernel: object, pcpus: int) -> None:
+    assert_same_bits(bundled("credit"), pcpus)
