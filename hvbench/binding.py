@@ -31,6 +31,7 @@ from hvbench.errors import UserError
 from hvbench.kernel import loop
 from hvbench.kernel.containers import arena_layout
 from hvbench.kernel.guards import RAISED_ANSWER
+from hvbench.related import related
 from hvbench.state import schema
 from hvbench.state.layout import Field, Layout, layout
 from hvbench.state.memory import HostMemory
@@ -132,11 +133,11 @@ COMPILED = Compiled()
 
 
 def _mark_functions(module: types.ModuleType) -> None:
-    """Make a policy's functions, helpers included, callable from compiled code."""
-    for value in list(vars(module).values()):
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not hasattr(value, "__hvbench_jit__"):
-            value.__hvbench_jit__ = True  # type: ignore[attr-defined]
-            jit.jit(value)
+    """Make a policy's functions, helpers and hooks of other policies included, callable from compiled code."""
+    for part in related(module):
+        for value in list(vars(part).values()):
+            if inspect.isfunction(value) and value.__module__ == part.__name__ and not jit.is_marked(value):
+                jit.jit(value)
 
 
 def _adapter_source(hook: str, function: Callable[..., Any]) -> str:

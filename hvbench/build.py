@@ -282,6 +282,9 @@ def _fill_cpus(memory: HostMemory, cpu: CpuSpec) -> None:
     table["core"] = core
     table["llc"] = core // cpu.cores_per_llc
     table["node"] = table["llc"] // cpu.llcs_per_node
+    on_llc = cpu.threads_per_core * cpu.cores_per_llc
+    table["llc_first"] = table["llc"] * on_llc
+    table["llc_end"] = np.minimum(table["llc_first"] + on_llc, cpu.pcpus)
     for p in range(cpu.pcpus):
         memory.tables["idle"]["bits"][p >> 5] |= 1 << (p & 31)
 

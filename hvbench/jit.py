@@ -37,7 +37,13 @@ _active: set[int] = set()
 def jit(function: F) -> F:
     """Mark a function as part of the kernel, or a helper of a policy. Returns it unchanged."""
     _MARKED.append(function)
+    function.__hvbench_marked__ = True  # type: ignore[attr-defined]
     return function
+
+
+def is_marked(function: Callable[..., Any]) -> bool:
+    """Whether a function was marked with `jit`."""
+    return getattr(function, "__hvbench_marked__", False) is True
 
 
 def dual(native: str) -> Callable[[F], F]:

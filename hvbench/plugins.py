@@ -35,6 +35,7 @@ from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
 from hvbench.honours import PROPERTIES
 from hvbench.nearest import did_you_mean
+from hvbench.related import source_digest
 
 GROUP = "hvbench"
 PROJECT = "hvbench"
@@ -309,19 +310,11 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
         control=getattr(module, "CONTROL", None),
         claims=frozenset(getattr(module, "CLAIMS", ())),
         honours=honours,
-        digest=_source_digest(module),
+        digest=source_digest(module),
         origin=origin,
         path=path,
         hooks=hooks,
     )
-
-
-def _source_digest(module: ModuleType) -> str:
-    """blake2b-128 of the module's source as it stands on disk."""
-    source = getattr(module, "__file__", None)
-    if source is None:
-        raise UserError("has no source file, so that its results could not be told from another version's")
-    return hashlib.blake2b(Path(source).read_bytes(), digest_size=16).hexdigest()
 
 
 def check_hooks(module: ModuleType) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ import numpy as np
 from hvbench import readout, simulate
 from hvbench.binding import Chosen, Loop, bind
 from hvbench.build import CpuSpec, GroupSpec, HostSpec, HostThreadSpec, ThreadSpec, VmSpec, build, no_privileged
+from hvbench.related import source_digest
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 from hvbench.traces.format import OPS
@@ -207,11 +208,9 @@ def bundled(name: str, axis: str = "scheduler") -> ModuleType:
 
 def chosen(module: ModuleType, slot: int = schema.SCHEDULER_SLOT, **params: Any) -> Chosen:
     """A policy as the binder takes it."""
-    source = Path(str(module.__file__)).read_bytes()
     kind = getattr(module, "Params", None)
     name = str(module.__name__).rsplit(".", 1)[-1]
-    digest = hashlib.blake2b(source, digest_size=16).hexdigest()
-    return Chosen(slot, name, module, kind(**params) if kind else None, digest)
+    return Chosen(slot, name, module, kind(**params) if kind else None, source_digest(module))
 
 
 # running ---------------------------------------------------------------------------------------------------
@@ -307,6 +306,21 @@ def run_in_slices(
     look(memory)
     code = int(memory.header["error"][0])
     return Done(memory, ("failed", simulate.describe_error(memory, code)) if code else None)
+
+
+def who_ran(spec: HostSpec, policy: ModuleType, **params: Any) -> dict[int, list[tuple[int, int]]]:
+    """By pCPU, whoever ran there and from when on (-1: it idled), interpreted, looked at after every event."""
+    seen: dict[int, list[tuple[int, int]]] = {p: [] for p in range(spec.cpu.pcpus)}
+
+    def look(memory: HostMemory) -> None:
+        now = int(memory.header["now"][0])
+        for p, current in enumerate(numbers(memory.tables["pcpu"]["current"])):
+            if now < spec.horizon_ns and (not seen[p] or seen[p][-1][1] != current):
+                seen[p].append((now, current))
+
+    done = run_in_slices(spec, policy, 1, look, **params)
+    assert done.error is None, done.error
+    return seen
 
 
 def numbers(values: Any) -> list[int]:

@@ -12,6 +12,7 @@ from hvbench.kernel.devices import io_request
 from hvbench.kernel.events import K_TICK, K_TIMER, arm, disarm
 from hvbench.kernel.guards import (
     E_BLOCK,
+    E_COSTOP,
     E_OUTBOX_FULL,
     E_OUTBOX_KIND,
     E_PCPU_RANGE,
@@ -26,6 +27,8 @@ from hvbench.kernel.memory_requests import serve_memory
 from hvbench.kernel.services import (
     O_BLOCK,
     O_CANCEL,
+    O_COSTART,
+    O_COSTOP,
     O_FIRST_MEMORY,
     O_FIRST_STORAGE,
     O_KICK,
@@ -130,6 +133,20 @@ def serve(host: Any, at: int) -> None:
             hold(host, a)
         else:
             e.policy_hold = 0
+            release(host, a)
+    elif what == O_COSTOP or what == O_COSTART:
+        if a < 0 or a >= host.vcpus:
+            fail(host, E_VCPU_RANGE, r.row, a, -1)
+            return
+        e = host.vcpu[a]
+        if (what == O_COSTOP) == (e.costop != 0):
+            fail(host, E_COSTOP, r.row, a, e.costop)
+            return
+        if what == O_COSTOP:
+            e.costop = 1
+            hold(host, a)
+        else:
+            e.costop = 0
             release(host, a)
     elif what >= O_FIRST_STORAGE:
         io_request(host, at)

@@ -29,7 +29,17 @@ from hvbench.kernel.hook_rows import (
     SCHED_STOPPING,
     SCHED_WAKE,
 )
-from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, VCPU, WHY_KICK, WHY_NONE, WHY_PREEMPTED
+from hvbench.state.records import (
+    BLOCKED,
+    COSTOPPED,
+    RUNNABLE,
+    RUNNING,
+    VCPU,
+    WHY_HALT,
+    WHY_KICK,
+    WHY_NONE,
+    WHY_PREEMPTED,
+)
 
 DEFAULT_SLICE_NS = 1_000_000
 LONGEST_NS = 1 << 60
@@ -164,6 +174,7 @@ def settle(host: Any, p: int) -> None:
             th.work_left_ns -= work
             e.guest_slice_left_ns -= left
             host.progress_ns = now
+    e.progress_ns += refill + work + spun
     if measured:
         pc.hypervisor_ns += overhead
         pc.refill_ns += refill
@@ -256,10 +267,17 @@ def wake(host: Any, v: int) -> None:
     e = host.vcpu[v]
     if e.state != BLOCKED:
         return
+    now = host.now
+    if e.halted_since_ns >= 0:
+        # who halts has nothing to do: it does not fall behind its siblings
+        e.progress_ns += now - e.halted_since_ns
+        e.halted_since_ns = -1
     if e.hold > 0:
         e.wake_pending = 1
+        if e.costop and e.hold == 1:
+            e.state = COSTOPPED
+            e.runnable_since_ns = now
         return
-    now = host.now
     e.wake_pending = 0
     e.state = RUNNABLE
     e.runnable_since_ns = now
@@ -298,7 +316,10 @@ def stop(host: Any, p: int, runnable: int, why: int) -> None:
         e.runnable_since_ns = now
         runq_append(host, v)
     else:
-        e.state = BLOCKED
+        e.state = COSTOPPED if e.costop and e.hold == 1 and e.wake_pending else BLOCKED
+        e.runnable_since_ns = now
+        if why == WHY_HALT:
+            e.halted_since_ns = now
     ask(host, AXIS_SCHEDULER, SCHED_STOPPING, v, now - pc.dispatched_ns, runnable, now, 0, 0)
     if not runnable:
         ask(host, AXIS_SCHEDULER, SCHED_SLEEP, v, now, 0, 0, 0, 0)

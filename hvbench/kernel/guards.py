@@ -34,7 +34,8 @@ from hvbench.jit import jit
     E_PORT_RANGE,
     E_REQUEST_RANGE,
     E_REFUSED,
-) = range(23)
+    E_COSTOP,
+) = range(24)
 
 LEGAL = {
     E_RAISED: "a number; the policy raised an exception instead",
@@ -59,6 +60,7 @@ LEGAL = {
     E_PORT_RANGE: "a port of the switch",
     E_REQUEST_RANGE: "a request that waits",
     E_REFUSED: "VMs that the memory policies let in",
+    E_COSTOP: "co-stopping an entity that is not co-stopped, co-starting one that is",
 }
 """What would have been legal, by error code."""
 

@@ -13,6 +13,7 @@ from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREA
 from hvbench.kernel.faults import fault_event, nobody_lives
 from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
 from hvbench.kernel.guest import FAULTS, HALTS, YIELDS, advance, start_group, thread_timer
+from hvbench.kernel.holding import end_costopped
 from hvbench.kernel.hook_rows import (
     SCHED_INIT,
     SCHED_PCPU_ONLINE,
@@ -27,7 +28,16 @@ from hvbench.kernel.network import network_init, network_timer
 from hvbench.kernel.services import TIMERS_PER_SLOT
 from hvbench.kernel.storage import storage_init, storage_timer
 from hvbench.kernel.work import free, take_done
-from hvbench.state.records import VCPU, WHY_FORCED, WHY_HALT, WHY_HOST_FAULT, WHY_PAUSE_LOOP, WHY_SLICE
+from hvbench.state.records import (
+    COSTOPPED,
+    VCPU,
+    WHY_COSTOP,
+    WHY_FORCED,
+    WHY_HALT,
+    WHY_HOST_FAULT,
+    WHY_PAUSE_LOOP,
+    WHY_SLICE,
+)
 from hvbench.state.schema import SCHEDULER_SLOT, STORAGE_SLOT, SWITCH_SLOT
 
 MORE, FINISHED, STOPPED = 0, 1, 2
@@ -122,7 +132,7 @@ def serve_decision(host: Any) -> None:
         e = host.vcpu[prev]
         if e.hold > 0:
             e.wake_pending = 1
-            stop(host, p, 0, WHY_FORCED)
+            stop(host, p, 0, WHY_COSTOP if e.costop and e.hold == 1 else WHY_FORCED)
         else:
             stop(host, p, 1, preempt_reason(pc.why))
     if pc.offline:
@@ -260,3 +270,6 @@ def finish(host: Any) -> None:
         e = host.vcpu[v]
         e.ready_ns += max(0, host.now - max(e.runnable_since_ns, host.warmup_ns))
         v = e.next_runnable
+    for v in range(host.guest_vcpus):
+        if host.vcpu[v].state == COSTOPPED:
+            end_costopped(host, v)

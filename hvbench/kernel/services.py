@@ -11,7 +11,7 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.access import kernel_view, scatter, slot_index, trailing_zeros
 
-(O_KICK, O_TIMER, O_CANCEL, O_TICK, O_MIGRATE, O_BLOCK, O_UNBLOCK) = range(7)
+(O_KICK, O_TIMER, O_CANCEL, O_TICK, O_MIGRATE, O_BLOCK, O_UNBLOCK, O_COSTOP, O_COSTART) = range(9)
 O_FIRST_MEMORY = 16
 O_FIRST_STORAGE = 32
 O_FIRST_SWITCH = 48
@@ -82,6 +82,23 @@ def block(host: Any, vcpu: int) -> None:
 def unblock(host: Any, vcpu: int) -> None:
     """End a `block` of `vcpu`."""
     request(host, O_UNBLOCK, vcpu, 0, 0, 0)
+
+
+@jit
+def costop(host: Any, vcpu: int) -> None:
+    """Co-stop `vcpu` until `costart`: it wants to run, and may not for the sake of its siblings. [ESX co-stop]
+
+    Unlike `block` this leaves it in a run state of its own: the time is accounted as co-stopped. It leaves its pCPU
+    and the run queue as with `block` (sched_stopping, sched_sleep); one that has nothing to do is co-stopped when it
+    wakes, and sched_wake waits for `costart`.
+    """
+    request(host, O_COSTOP, vcpu, 0, 0, 0)
+
+
+@jit
+def costart(host: Any, vcpu: int) -> None:
+    """End a `costop` of `vcpu`: sched_wake follows if it has something to do. [ESX co-start]"""
+    request(host, O_COSTART, vcpu, 0, 0, 0)
 
 
 @jit

@@ -13,9 +13,18 @@ BLOCKED, RUNNABLE, RUNNING, COSTOPPED = 0, 1, 2, 3
 RUN_STATES = ("blocked", "runnable", "running", "co-stopped")
 
 # why an entity gave up its CPU
-(WHY_NONE, WHY_HALT, WHY_SLICE, WHY_PREEMPTED, WHY_PAUSE_LOOP, WHY_KICK, WHY_YIELD, WHY_HOST_FAULT, WHY_FORCED) = range(
-    9
-)
+(
+    WHY_NONE,
+    WHY_HALT,
+    WHY_SLICE,
+    WHY_PREEMPTED,
+    WHY_PAUSE_LOOP,
+    WHY_KICK,
+    WHY_YIELD,
+    WHY_HOST_FAULT,
+    WHY_FORCED,
+    WHY_COSTOP,
+) = range(10)
 STOP_REASONS = (
     "none",
     "halt",
@@ -26,6 +35,7 @@ STOP_REASONS = (
     "yield",
     "host fault",
     "blocked by a policy",
+    "co-stopped",
 )
 
 # kinds of entities
@@ -110,6 +120,8 @@ class Pcpu:
 
     core: int = col("index of its core", "i4")
     llc: int = col("index of its last-level cache", "i4")
+    llc_first: int = col("first pCPU on that cache", "i4")
+    llc_end: int = col("one past the last pCPU on that cache", "i4")
     node: int = col("index of its memory node", "i4")
     idle: int = col("1 while nothing runs here and no decision is due", "i4", default=1)
     offline: int = col("1: it has left; nothing runs here", "i4")
@@ -163,7 +175,11 @@ class Vcpu:
     migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
     overhead_ns: int = col("hypervisor time on its behalf, since the end of the warm-up")
     policy_hold: int = col("1: blocked by a policy")
-    hold: int = col("reasons for which it must not be run (host fault, blocked by a policy): a count")
+    hold: int = col("reasons for which it must not be run (host fault, blocked by a policy, co-stopped): a count")
+    costop: int = col("1: co-stopped by the scheduler for the sake of its siblings")
+    costopped_ns: int = col("time runnable but co-stopped, since the end of the warm-up")
+    progress_ns: int = col("time that it got on: guest work done, or halted, up to the last settling")
+    halted_since_ns: int = col("when it halted, -1 while it has something to do")
     allowed: int = col("affinity: bit mask of pCPUs (the first 63), 0 for all")
     affinity: int = col("same mask as the workload states it, 0 for none")
     wake_pending: int = col("1: became ready while held; woken when the hold ends")

@@ -14,7 +14,8 @@ from hvbench.plugins import Policy, Registry
 from hvbench.units import is_known_unit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = sorted(path for axis in AXES for path in (ROOT / "plugins" / axis).glob("*.py") if path.stem != "__init__")
+# modules that begin with an underscore are parts that several policies share
+FILES = sorted(path for axis in AXES for path in (ROOT / "plugins" / axis).glob("[!_]*.py"))
 UNITS = ("", "cycles", "entries", "requests", "frames", "1/s")
 """Units of parameters that are plain counts, beside those that can be written with a suffix."""
 
