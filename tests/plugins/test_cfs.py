@@ -29,7 +29,7 @@ def test_many_tasks_run_for_the_least_granularity() -> None:
 
 @pytest.mark.parametrize(("granularity_ms", "at_us"), [(1, 13_500), (4, 14_000)])
 def test_a_sleeper_is_placed_half_a_latency_back(granularity_ms: int, at_us: int) -> None:
-    """It sleeps from 4 to 13.5 ms and wakes 3 ms behind who runs: that preempts if 1 ms is enough; else the tick does."""
+    """It sleeps from 4 to 13.5 ms and wakes 3 ms behind who runs: that preempts if 1 ms is enough, else the tick."""
     tenants = [vm([[FOREVER]]), vm([[sleep(9_500 * US), FOREVER]])]
     ran = who_ran(
         host(tenants, horizon_ns=16 * MS), bundled("cfs"), wakeup_granularity_ns=granularity_ms * MS, **PLAIN
