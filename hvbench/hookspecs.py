@@ -16,6 +16,9 @@ A vCPU's life, as the scheduler sees it:
 
     sched_vcpu_insert -> [ sched_wake -> sched_select_pcpu -> ( sched_pick_next -> sched_running ->
     sched_stopping )+ -> sched_sleep ]*
+
+A scheduler may co-stop a vCPU for the sake of its siblings (`costop`): it is then in a run state of its own, COSTOPPED,
+leaves as if it slept (sched_stopping, sched_sleep), and comes back with sched_wake after `costart`.
 """
 
 from __future__ import annotations

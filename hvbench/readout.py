@@ -42,6 +42,7 @@ def cpu_metrics(memory: HostMemory) -> dict[str, float | int]:
     requests = histograms(memory)[:, histogram.H_REQUEST].sum(axis=0)
     ready = int(guests["ready_ns"].sum())
     ran = int(guests["run_measured_ns"].sum())
+    costopped = int(guests["costopped_ns"].sum())
     header = memory.header[0]
     return {
         "wakeup_latency_p50_ns": histogram.percentile(wakeups, 0.5),
@@ -49,6 +50,7 @@ def cpu_metrics(memory: HostMemory) -> dict[str, float | int]:
         "request_latency_p50_ns": histogram.percentile(requests, 0.5),
         "request_latency_p99_ns": histogram.percentile(requests, 0.99),
         "cpu_ready_share": ready / (ready + ran) if ready + ran else 0.0,
+        "costop_share": costopped / (costopped + ready + ran) if costopped else 0.0,
         "overhead_share": int(pcpu["hypervisor_ns"].sum()) / busy if busy else 0.0,
         "cache_refill_share": int(pcpu["refill_ns"].sum()) / busy if busy else 0.0,
         "cpu_utilization": busy / total,
@@ -70,6 +72,8 @@ def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "ran_ns": int(mine["run_measured_ns"].sum()),
         "ready_ns": int(mine["ready_ns"].sum()),
         "spin_ns": int(row["spin_ns"]),
+        "costopped_ns": int(mine["costopped_ns"].sum()),
+        "costopped_vcpu_worst_ns": int(mine["costopped_ns"].max(initial=0)),
         "overhead_ns": int(row["overhead_ns"]),
         "wakeup_latency_p50_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.5),
         "wakeup_latency_p99_ns": histogram.percentile(counts[histogram.H_WAKEUP], 0.99),

@@ -20,7 +20,6 @@ from hvbench.policy import (
     WHY_PAUSE_LOOP,
     OrderedIndex,
     allowed_pcpu,
-    block,
     idle_on_llc,
     idle_pcpu,
     jit,
@@ -32,7 +31,6 @@ from hvbench.policy import (
     order_remove,
     random_below,
     state,
-    unblock,
 )
 
 CONTAINERS = (
@@ -58,8 +56,6 @@ CACHE_NICE_TRIES = 1
 """So many vain attempts, and a cache-hot task is moved as well. [sd_init: cache_nice_tries 1]"""
 MIGRATION_COST_NS = 500_000
 """Who ran so recently is cache-hot. [sysctl_sched_migration_cost 500 us]"""
-BANDWIDTH = 0
-"""The policy timer of the bandwidth period."""
 
 
 @state("vcpu")
@@ -362,45 +358,6 @@ def wake_an_idle_pcpu(host, pcpu):
         if idle >= 0:
             host.pcpu[idle].pull_hot = 1
             kick(host, idle)
-
-
-# bandwidth ---------------------------------------------------------------------------------------------------
-
-
-@jit
-def charge_quota(host, vcpu, ran_ns):
-    """A vCPU of a capped VM used some of its quota. [account_cfs_rq_runtime]"""
-    v = host.vcpu[vcpu]
-    if v.kind == VCPU and v.cap > 0:
-        m = host.vm[v.vm]
-        m.runtime_ns -= ran_ns
-        if m.runtime_ns <= 0 and m.throttled == 0:
-            m.throttled = 1
-            for other in range(m.first_vcpu, m.first_vcpu + m.vcpus):
-                block(host, other)
-
-
-@jit
-def refill_quotas(host, period_ns):
-    """A new bandwidth period: quotas are full again, less what was overdrawn. [do_sched_cfs_period_timer]"""
-    for vm in range(host.vms):
-        m = host.vm[vm]
-        if m.cap > 0:
-            quota = period_ns * m.cap // 100
-            m.runtime_ns = min(quota, m.runtime_ns + quota)
-            if m.throttled == 1 and m.runtime_ns > 0:
-                m.throttled = 0
-                for other in range(m.first_vcpu, m.first_vcpu + m.vcpus):
-                    unblock(host, other)
-
-
-@jit
-def has_caps(host):
-    """1 if any VM is capped."""
-    for vm in range(host.vms):
-        if host.vm[vm].cap > 0:
-            return 1
-    return 0
 
 
 # directed yield ----------------------------------------------------------------------------------------------

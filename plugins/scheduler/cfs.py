@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from attrs import frozen
 from hvbench_plugins.scheduler._linux import (
-    BANDWIDTH,
     CONTAINERS,
     Group,
     Runqueue,
@@ -28,16 +27,13 @@ from hvbench_plugins.scheduler._linux import (
     attach,
     boost_target,
     can_migrate,
-    charge_quota,
     detach,
     fallback,
-    has_caps,
     has_sibling,
     load_of,
     newidle,
     note_waiting,
     rebalance,
-    refill_quotas,
     scaled,
     select_rq,
     sleeps,
@@ -47,6 +43,7 @@ from hvbench_plugins.scheduler._linux import (
     wake_an_idle_pcpu,
     wakes,
 )
+from hvbench_plugins.scheduler._quota import BANDWIDTH, charge_quota, has_caps, refill_quotas
 
 from hvbench.policy import (
     FOREVER,

@@ -24,22 +24,18 @@ from __future__ import annotations
 
 from attrs import frozen
 from hvbench_plugins.scheduler._linux import (
-    BANDWIDTH,
     CONTAINERS,
     Group,
     Runqueue,
     Task,
     attach,
     boost_target,
-    charge_quota,
     detach,
     fallback,
-    has_caps,
     load_of,
     newidle,
     note_waiting,
     rebalance,
-    refill_quotas,
     scaled,
     select_rq,
     sleeps,
@@ -49,6 +45,7 @@ from hvbench_plugins.scheduler._linux import (
     wake_an_idle_pcpu,
     wakes,
 )
+from hvbench_plugins.scheduler._quota import BANDWIDTH, charge_quota, has_caps, refill_quotas
 
 from hvbench.policy import (
     FOREVER,
