@@ -73,4 +73,4 @@ def test_what_hvbench_exports_is_no_part_of_a_policy() -> None:
 
 def test_balance_is_made_of_cfs_and_what_it_shares_with_eevdf() -> None:
     names = [part.__name__.rpartition(".")[2] for part in related(bundled("balance"))]
-    assert names == ["balance", "_linux", "cfs"]
+    assert names == ["balance", "_linux", "cfs", "_quota"]

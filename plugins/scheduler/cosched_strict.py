@@ -27,6 +27,7 @@ from hvbench_plugins.scheduler._gangs import Quota, leader_of, size_of, virtual
 from hvbench_plugins.scheduler._quota import BANDWIDTH, charge_quota, has_caps, refill_quotas
 
 from hvbench.policy import (
+    COSTOPPED,
     FOREVER,
     IDLE,
     NONE,
@@ -354,7 +355,7 @@ def sched_select_pcpu(host, vcpu, prev, now):
 @hookimpl
 def sched_sleep(host, vcpu, now):
     v = host.vcpu[vcpu]
-    if v.held == 1 or v.awake == 0:
+    if v.state == COSTOPPED or v.awake == 0:
         return
     leader = leader_of(host, vcpu)
     gang = host.vcpu[leader]
@@ -378,7 +379,6 @@ def sched_sleep(host, vcpu, now):
 @hookimpl
 def sched_vcpu_remove(host, vcpu, now):
     # killed while it was co-stopped: it was counted as awake
-    host.vcpu[vcpu].held = 0
     sched_sleep(host, vcpu, now)
 
 
