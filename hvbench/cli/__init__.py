@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Score a policy for a program that searches: errors as data.",
     "results": "Show stored results again: sorted, filtered, compared.",
     "fidelity": "Judge the model by published measurements.",
+    "compare": "Say what changed between two sets of results; fail where a rule is broken.",
     "plugins": "List the policies, or describe one with its parameters.",
     "hooks": "List the hooks that a policy can implement, or show one's contract.",
     "workloads": "List the workloads, or describe one with its settings.",
