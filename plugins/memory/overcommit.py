@@ -22,11 +22,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from hvbench.policy import BY_SWAP, hookimpl, param, reclaim
+from hvbench.policy import BY_SWAP, FREE_HARD, hookimpl, param, reclaim
 
 AXIS = "memory"
 CLAIMS = frozenset({"overcommits"})
-HARD = 2
 
 
 @frozen
@@ -59,7 +58,7 @@ def mem_admit(host, vm):
 
 @hookimpl
 def mem_reclaim(host, pages, state):
-    if state < HARD:
+    if state < FREE_HARD:
         return 0
     wanted = min(pages, host.params.batch_pages)
     reclaim(host, -1, BY_SWAP, wanted)
