@@ -35,6 +35,7 @@ from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
 from hvbench.honours import PROPERTIES
 from hvbench.nearest import did_you_mean
+from hvbench.stacks import STACK_HOOK
 
 GROUP = "hvbench"
 PROJECT = "hvbench"
@@ -292,6 +293,8 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
         params_class = getattr(module, "Params", None)
         params = _read_params(params_class) if params_class is not None else ()
         honours = _read_honours(module, axis)
+        if STACK_HOOK in hooks and (axis != "memory" or len(hooks) > 1):
+            raise UserError(f"{STACK_HOOK} names other memory policies: this one is of that axis and has no other hook")
         if not hooks and not (axis in COST_AXES and params):
             raise UserError("registered nothing: no function is marked with @hookimpl")
     except UserError as error:

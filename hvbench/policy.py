@@ -83,6 +83,7 @@ from hvbench.kernel.memory_services import (
     backed,
     balance,
     content,
+    in_large,
     merge,
     merge_zero,
     page_vm,
@@ -116,6 +117,7 @@ from hvbench.kernel.services import (
     unblock,
 )
 from hvbench.paths import Step, SwitchConfig, local_disk, virtual_disk
+from hvbench.stacks import Layer
 
 __all__ = [
     "BY_BALLOON",
@@ -136,6 +138,7 @@ __all__ = [
     "Fifo",
     "HashMap",
     "Heap",
+    "Layer",
     "MemoryShare",
     "OrderedIndex",
     "Step",
@@ -167,6 +170,7 @@ __all__ = [
     "heap_remove",
     "hookimpl",
     "idle_pcpu",
+    "in_large",
     "jit",
     "kick",
     "local_disk",

@@ -68,14 +68,14 @@ def fair_at(host: Any, level: int, tax_percent: int) -> int:
 
 
 @jit
-def divide_memory(host: Any, tax_percent: int, room_percent: int, least_percent: int) -> None:
+def divide_memory(host: Any, tax_percent: int, lend_percent: int, least_percent: int) -> None:
     """Set `fair_pages` of every VM. The policy sets `active_pages` before.
 
     What is divided is what VMs hold, and what the host has or lacks: in the states from soft on the difference to its
     goal, else what is free beyond it. A VM that is held back (by its balloon, or because pages of it are swapped out)
     claims all that it may have, any other what it holds. Nobody is left less than its reservation and `least_percent`
-    of its size, as far as it claims that. What a VM leaves of its part, but for `room_percent` of its size to grow
-    into, goes to those that use all of theirs, in equal parts.
+    of its size, as far as it claims that. What a VM leaves of its part, but for `lend_percent` of its size to grow
+    into, is lent to those that use all of theirs, in equal parts; with -1 nothing is lent.
     """
     mc = host.machine[0]
     total = mc.free + mc.swapping - mc.goal
@@ -111,22 +111,23 @@ def divide_memory(host: Any, tax_percent: int, room_percent: int, least_percent:
         x = host.vmem[m]
         held = held_at(x.shares, x.active_pages, low, tax_percent)
         x.fair_pages = max(x.floor_pages, min(x.claim_pages, held))
-    lend_unused(host, room_percent)
+    if lend_percent >= 0:
+        lend_unused(host, lend_percent)
 
 
 @jit
-def lend_unused(host: Any, room_percent: int) -> None:
+def lend_unused(host: Any, lend_percent: int) -> None:
     """Let VMs that use all of their part, and hardly anything idle, have what others leave of theirs."""
     unused = 0
     wanting = 0
     for m in range(host.vms):
         x = host.vmem[m]
-        room = x.pages * room_percent // 100
+        room = x.pages * lend_percent // 100
         unused += max(0, x.fair_pages - x.resident - room)
         wanting += wants_more(x, room)
     for m in range(host.vms):
         x = host.vmem[m]
-        if wants_more(x, x.pages * room_percent // 100):
+        if wants_more(x, x.pages * lend_percent // 100):
             x.fair_pages = min(x.claim_pages, x.fair_pages + unused // wanting)
 
 

@@ -9,7 +9,7 @@ from hvbench.kernel.access import kernel_view
 from hvbench.kernel.host_memory import FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED, UNSURE
 from hvbench.kernel.page_lists import page_identity
 from hvbench.kernel.services import O_FIRST_MEMORY, random_below, request
-from hvbench.state.records_memory import CLEAR, HARD, HIGH, LOW, P_SHARED, P_VM_SHIFT, P_WATCHED, SOFT
+from hvbench.state.records_memory import CLEAR, EXTENT_PAGES, HARD, HIGH, LOW, P_SHARED, P_VM_SHIFT, P_WATCHED, SOFT
 
 (O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN, O_CLEAR_STATE, O_WATCH, O_DRIVER) = (
     range(O_FIRST_MEMORY, O_FIRST_MEMORY + 10)
@@ -153,6 +153,15 @@ def swappable(host: Any, page: int) -> bool:
     if pg.frame <= 0 or pg.flags & UNSURE != 0:
         return False
     return pg.flags & P_SHARED == 0 or kernel_view(host).page_frame[pg.frame - 1].refs == 1
+
+
+@jit
+def in_large(host: Any, page: int) -> bool:
+    """Whether guest page `page` has a frame inside a 2 MiB mapping."""
+    if host.page[page].frame <= 0:
+        return False
+    x = host.vmem[host.page[page].flags >> P_VM_SHIFT]
+    return x.large > 0 and host.extent[x.first_extent + (page - x.first) // EXTENT_PAGES].large != 0
 
 
 @jit

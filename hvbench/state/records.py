@@ -163,7 +163,7 @@ class Vcpu:
     dispatches: int = col("times it was put on a pCPU, since the end of the warm-up")
     migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
     overhead_ns: int = col("hypervisor time on its behalf, since the end of the warm-up")
-    policy_hold: int = col("1: blocked by a policy")
+    policy_hold: int = col("which policies block it: bit n for the one in slot n")
     hold: int = col("reasons for which it must not be run (host fault, blocked by a policy): a count")
     allowed: int = col("affinity: bit mask of pCPUs (the first 63), 0 for all")
     affinity: int = col("same mask as the workload states it, 0 for none")

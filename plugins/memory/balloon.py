@@ -85,13 +85,14 @@ class Params:
         help="a balloon leaves a VM at least so much of its size",
         source="ESX: Mem.CtlMaxPercent 65, the most that a balloon takes",
     )
-    room_percent: int = param(
+    lend_percent: int = param(
         5,
         unit="percent",
-        low=0,
+        low=-1,
         high=100,
-        help="a VM that is held back asks for so much of its size more than it holds",
-        source="oVirt MOM balloon.rules: max_balloon_change_percent 0.05",
+        help="what a VM leaves of its part, but for so much of its size, is lent to those that use all of theirs; "
+        "-1: never",
+        source="choice of this project",
     )
     deflate_on_oom: bool = param(
         False,
@@ -120,7 +121,7 @@ def mem_balloon_target(host, vm):
         # the VMs are asked in turn: the first question divides for all
         for m in range(host.vms):
             host.vmem[m].active_pages = host.vmem[m].pages
-        divide_memory(host, 0, host.params.room_percent, host.params.least_percent)
+        divide_memory(host, 0, host.params.lend_percent, host.params.least_percent)
     return balloon_size(host, vm)
 
 

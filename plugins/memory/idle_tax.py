@@ -118,13 +118,14 @@ class Params:
         help="a balloon leaves a VM at least so much of its size",
         source="ESX: Mem.CtlMaxPercent 65, the most that a balloon takes",
     )
-    room_percent: int = param(
-        10,
+    lend_percent: int = param(
+        -1,
         unit="percent",
-        low=0,
+        low=-1,
         high=100,
-        help="a VM that is held back asks for so much of its size more than it holds",
-        source="choice of this project",
+        help="what a VM leaves of its part, but for so much of its size, is lent to those that use all of theirs; "
+        "-1: never",
+        source="Waldspurger 2002: idle memory is taxed, not lent",
     )
     deflate_on_oom: bool = param(
         False,
@@ -263,7 +264,7 @@ def mem_balloon_target(host, vm):
         # the VMs are asked in turn: the first question divides for all
         for m in range(host.vms):
             host.vmem[m].active_pages = active(host, m)
-        divide_memory(host, host.params.tax_percent, host.params.room_percent, host.params.least_percent)
+        divide_memory(host, host.params.tax_percent, host.params.lend_percent, host.params.least_percent)
     return balloon_size(host, vm)
 
 

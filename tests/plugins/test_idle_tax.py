@@ -14,7 +14,7 @@ from tests.kernel.memory_rig import MS, SECOND, compute, policy, sleep, stack, t
 MIB = 256
 
 
-def divided(*, resident, active, tax, free=0, state=0, shares=None, **vm):
+def divided(*, resident, active, tax, free=0, state=0, shares=None, lend=-1, **vm):
     """What `divide_memory` gives VMs of 1,000 pages."""
     n = len(resident)
     memory, _ = rig.host(
@@ -30,7 +30,7 @@ def divided(*, resident, active, tax, free=0, state=0, shares=None, **vm):
     host = HostProxy(memory, 5 - 5 + rig.schema.FIRST_MEMORY_SLOT, HostProxy(memory, -1))
     for m, pages in enumerate(active):
         host.vmem[m].active_pages = pages
-    divide_memory(host, tax, 10, 0)
+    divide_memory(host, tax, lend, 0)
     return [host.vmem[m].fair_pages for m in range(n)]
 
 
@@ -57,11 +57,12 @@ def test_two_vms_meet_where_both_pay_the_same():
 
 def test_what_a_vm_leaves_unused_is_lent_to_those_who_use_all_of_theirs():
     # 400 more than its goal is free; the first VM has 400 and uses no more, the second uses all of its part
-    lent = divided(tax=0, free=500, ballooned=[300, 300], resident=[400, 700], active=[400, 700])
+    host = {"tax": 0, "free": 500, "ballooned": [300, 300], "resident": [400, 700]}
+    lent = divided(active=[400, 700], lend=10, **host)
     assert lent == pytest.approx([750, 1000], abs=2)
     # one with idle memory gets nothing that way
-    lent = divided(tax=0, free=500, ballooned=[300, 300], resident=[400, 700], active=[400, 100])
-    assert lent == pytest.approx([750, 750], abs=2)
+    assert divided(active=[400, 100], lend=10, **host) == pytest.approx([750, 750], abs=2)
+    assert divided(active=[400, 700], lend=-1, **host) == pytest.approx([750, 750], abs=2)
     # with room for everybody nobody is held back
     assert divided(tax=75, free=1400, ballooned=[300, 300], resident=[400, 300], active=[9, 9]) == [1000, 1000]
 
