@@ -298,7 +298,7 @@ def mem_cow_break(host, vm, page, frame, now):
 
 @decide
 def hvbench_memory_stack(params):
-    """Name other memory policies that take this one's place, in order. [decide, once a choice; ESX's fixed order]
+    """Name other memory policies that take this one's place, in order. [decide, coarse; ESX's fixed order]
 
     When: a choice is read, before any cell is made; plain Python. A policy with this hook has no other, and its layers'
     parameters are functions of its own. Arguments: params is the policy's Params instance (None without one).

@@ -11,8 +11,8 @@ from hvbench.cell import Cell
 from hvbench.choices import DEFAULT, parse_choice, parse_choices
 from hvbench.errors import UserError
 from hvbench.plugins import Registry, load_registry
-from hvbench.state.records_memory import ANON
 from hvbench.stacks import layers_of
+from hvbench.state.records_memory import ANON
 from hvbench.worker import cell_of, spec_of
 from hvbench.workload import load_workload
 from tests.kernel import memory_rig as rig
