@@ -33,6 +33,7 @@ from attrs import define, field
 from hvbench import units
 from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
+from hvbench.guarded_import import ImportEnded, guarded
 from hvbench.honours import PROPERTIES
 from hvbench.nearest import did_you_mean
 from hvbench.stacks import STACK_HOOK
@@ -255,8 +256,10 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with guarded():
+            spec.loader.exec_module(module)
     except KeyboardInterrupt:
+        del sys.modules[name]
         raise
     except BaseException as error:
         del sys.modules[name]
@@ -275,8 +278,10 @@ def _one_line(error: BaseException, path: Path | None = None) -> str:
             if Path(trace.tb_frame.f_code.co_filename) == path.resolve():
                 line = trace.tb_lineno
             trace = trace.tb_next
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}" + (f" (line {line})" if line else "")
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    if not isinstance(error, ImportEnded):
+        text = f"{type(error).__name__}: {text}"
+    return text + (f" (line {line})" if line else "")
 
 
 # --- checking ------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "density": "Find how many tenants a host carries.",
     "evaluate": "Score a policy for a program that searches: errors as data.",
     "results": "Show stored results again: sorted, filtered, compared.",
+    "check": "Check that a policy does what every policy must, and what it claims.",
     "fidelity": "Judge the model by published measurements.",
     "compare": "Say what changed between two sets of results; fail where a rule is broken.",
     "plugins": "List the policies, or describe one with its parameters.",
