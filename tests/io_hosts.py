@@ -17,7 +17,7 @@ from hvbench.build_io import FlowSpec, IoSpec
 from hvbench.kernel.guards import LEGAL
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
-from hvbench.testing.laws_io import conserved
+from hvbench.testing.laws_io import conserved, free_lists_are_whole, row  # noqa: F401  (tests take them from here)
 from hvbench.traces.format import OPS
 
 MS = 1_000_000
@@ -84,8 +84,8 @@ def spec_of(
             rows.extend(t.ops)
         specs.append(GroupSpec(tuple(made), flows=tuple(flows[number]) if flows else ()))
     ops = schema.TABLES["op"].layout.zeros(max(1, len(rows)))
-    for row, (name, x, a, b) in zip(ops, rows, strict=False):
-        row["op"], row["x"], row["a"], row["b"] = OPS[name], x, a, b
+    for op, (name, x, a, b) in zip(ops, rows, strict=False):
+        op["op"], op["x"], op["a"], op["b"] = OPS[name], x, a, b
     count = vms or 1 + max(t.vm for threads in groups for t in threads)
     group_of = {t.vm: number for number, threads in enumerate(groups) for t in threads}
     return HostSpec(
