@@ -317,7 +317,7 @@ def explain(policy: Chosen, hook: str, error: Exception) -> str:
 ADVICE = (
     (r"read-only| has no |is not defined", "hooks read the host's tables and write fields declared with @state"),
     (r"IMPORT_NAME|IMPORT_FROM", "import at the top of the file, and only hvbench.policy is needed in hooks"),
-    (r"LOAD_BUILD_CLASS|MAKE_FUNCTION|yield|generator|Generator", "write a loop; helpers stand at the file's top level"),
+    (r"LOAD_BUILD_CLASS|MAKE_FUNCTION|yield|generator|Generator", "write a loop, and helpers at the file's top level"),
     (r"SETUP_WITH|BEFORE_WITH|context manager|'open'|print", "look into a run with HVBENCH_INTERPRET=1 and pdb"),
     (r"reflected list|list\(|sorted|\bset\b", "keep entities in a Fifo, Heap or OrderedIndex of CONTAINERS"),
     (r"FORMAT_VALUE|unicode|str\b|Literal\[str\]", "compute with numbers; look into a run with HVBENCH_INTERPRET=1"),

@@ -159,3 +159,20 @@ def shares(lab: Lab) -> str:
     if int(ran.memory.header["error"][0]) == E_REFUSED or int(ran.table("machine")["saved"][0]) == 0:
         raise Violated("300 pages are equal, and no frame was saved", lab.tell(story))
     return f"{int(ran.table('machine')['saved'][0])} frames saved of 300"
+
+
+@check(
+    "taxes-idle-memory",
+    MEMORY,
+    "takes memory from who does not use it",
+    claim="taxes-idle-memory",
+    how="""Two equal VMs on a machine that is too small for both: one writes its 600 pages once, the other goes through
+    them all the time. After three minutes, longer than any sampling period, the first must hold less.""",
+)
+def taxes_idle_memory(lab: Lab) -> str:
+    story = probes.idle_and_busy()
+    ran = _admitted(lab, story)
+    idle, busy = (int(n) for n in ran.table("vmem")["resident"])
+    if idle >= busy:
+        raise Violated(f"the idle VM holds {idle} pages, the busy one {busy}", lab.tell(story))
+    return f"{idle} pages idle, {busy} busy"

@@ -241,10 +241,10 @@ def reservations(lab: Lab) -> str:
 
 
 @check(
-    "realtime",
+    "real-time",
     SCHEDULER,
     "gives a VM its budget in every period",
-    claim="realtime",
+    claim="real-time",
     how="""A VM with 10 ms in every 40 ms beside seven of weight 1024 without a budget, on one pCPU. It always wants to
     run, and must get at least nine tenths of its budget over six seconds.""",
 )

@@ -22,7 +22,7 @@ CLAIMS: dict[str, dict[str, str]] = {
         "weights": "a VM of larger weight that always wants to run gets no less than one of smaller weight",
         "caps": "a VM with a cap gets no more than its cap, even on an idle host",
         "reservations": "a VM with a reservation that wants to run gets it, whatever the weights of others",
-        "realtime": "a VM with a budget in every period gets it, if the budgets of all fit on the pCPUs",
+        "real-time": "a VM with a budget in every period gets it, if the budgets of all fit on the pCPUs",
         "affinity": "an entity runs only on the pCPUs of its affinity mask",
         "bounded-latency": "an entity that mostly sleeps is run soon after it woke, however many others compute",
     },
@@ -30,6 +30,7 @@ CLAIMS: dict[str, dict[str, str]] = {
         "never-reclaims": "memory that a VM was given is never taken back: no balloon, no swap, no sharing",
         "balloons": "takes memory back with the guests' balloons when the machine runs short",
         "gives-back": "balloons deflate when the machine has free memory again",
+        "taxes-idle-memory": "of two VMs, the one that does not use its memory loses more of it",
         "overcommits": "starts VMs whose configured memory is more than the machine has",
         "shares": "pages of equal contents come to share a frame",
     },
@@ -58,7 +59,7 @@ HONOURS: dict[str, str] = {
     "cap": "caps",
     "reservation": "reservations",
     "pinning": "affinity",
-    "realtime": "realtime",
+    "realtime": "real-time",
 }
 """A scheduler that honours a setting of a VM (`HONOURS` in its module) makes the claim of that name, too."""
 

@@ -146,6 +146,14 @@ def pressure(horizon_ns: int = 3 * S) -> Story:
     return memory_host((500, 300), frames=1_100, cached=400, horizon_ns=horizon_ns, again=True)
 
 
+def idle_and_busy() -> Story:
+    """Two VMs that want 600 pages each of a machine of 1,050: one uses them once, the other all the time."""
+    story = memory_host((600, 600), frames=1_050, horizon_ns=180 * S, again=True)
+    actions = (Action("touch", 0, 0, 0, 0, 600, True), Action("sleep", 0, 0, 1_000 * S))
+    again = (Action("touch", 1, 0, 0, 0, 600), Action("sleep", 1, 0, 50 * MS))
+    return attrs.evolve(story, actions=(*actions, *again))
+
+
 # storage and network ----------------------------------------------------------------------------------------------
 
 

@@ -106,10 +106,6 @@ class Params:
 class Share(MemoryShare):
     """What each VM holds, claims and is to have."""
 
-    def __attrs_post_init__(self) -> None:
-        if not self.high_ppm >= self.soft_ppm >= self.hard_ppm >= self.low_ppm:
-            raise ValueError("high, soft, hard and low must not rise in this order")
-
 
 @hookimpl
 def mem_init(host):
