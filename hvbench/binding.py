@@ -13,12 +13,14 @@ hook the binder fills one row of the hook table:
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import inspect
 import operator
 import os
 import re
 import sys
+import textwrap
 import threading
 import types
 from collections.abc import Callable
@@ -39,6 +41,13 @@ from hvbench.state.proxies import HostProxy
 
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 7)
 INT64 = range(-(1 << 63), 1 << 63)
+
+
+WRONG_ANYWHERE = (r"read-only", r" has no ", r"is not defined", r"without `return`")
+"""Complaints about a hook that plain Python would fail on as well."""
+
+Call = Callable[..., int]
+Around = Callable[["Chosen", hookspecs.Hook, Call], Call]
 
 
 class BindError(UserError):
@@ -196,8 +205,12 @@ def bind(
     interpreted: bool = False,
     plain_python: bool = False,
     observers: tuple[Any, ...] = (),
+    around: Around | None = None,
 ) -> None:
     """Give every policy its slot and fill the hook table.
+
+    `around` wraps every call of a hook that runs as Python: it is given the policy, the hook, and the call as a
+    function of the hook's arguments behind `host`, and returns what is called instead.
 
     `observers` are plugins with hook wrappers (tracing, instrumentation); a hook that has one goes through pluggy,
     on the plain-Python path. Raises UserError for a policy that cannot be bound.
@@ -214,7 +227,7 @@ def bind(
             manager.register(policy.module, name=policy.name)
     manager.check_pending()
     for policy in policies:
-        _bind_one(memory, manager, policy, policies, interpreted, plain_python)
+        _bind_one(memory, manager, policy, policies, interpreted, plain_python, around)
 
 
 def _bind_one(
@@ -224,6 +237,7 @@ def _bind_one(
     policies: list[Chosen],
     interpreted: bool,
     plain_python: bool,
+    around: Around | None,
 ) -> None:
     declared = getattr(policy.module, "CONTAINERS", ())
     words, boxes = arena_layout(declared, {name: len(table) for name, table in memory.tables.items()})
@@ -247,13 +261,17 @@ def _bind_one(
         entry["slot_index"] = policy.slot
         implementations = getattr(manager.hook, hook).get_hookimpls()
         wrapped = any(i.wrapper or i.hookwrapper for i in implementations)
-        if interpreted or plain_python or wrapped:
+        if not (interpreted or plain_python or wrapped):
+            entry["address"] = _compile_or_note(memory, policy, hook, layouts)
+        if entry["address"] == 0:
             proxy = proxy or HostProxy(memory, policy.slot, HostProxy(memory, -1))
             function = getattr(policy.module, hook)
             if wrapped:
                 others = [p.module for p in policies if p.module is not policy.module]
                 function = _through_pluggy(manager.subset_hook_caller(hook, others), spec)
             call = _python_call(memory, proxy, policy, spec, function)
+            if around is not None:
+                call = around(policy, spec, call)
             if interpreted:
                 memory.python_hooks[row] = call
                 entry["address"] = 1
@@ -262,24 +280,82 @@ def _bind_one(
                 memory.callbacks.append(callback)
                 entry["c_address"] = ctypes.cast(callback, ctypes.c_void_p).value
                 entry["address"] = COMPILED.shim()
-        else:
-            entry["address"] = _compile_or_explain(policy, hook, layouts)
 
 
-def _compile_or_explain(policy: Chosen, hook: str, layouts: dict[str, Layout]) -> int:
+def _compile_or_note(memory: HostMemory, policy: Chosen, hook: str, layouts: dict[str, Layout]) -> int:
+    """Address of a hook's adapter; 0 for one that is legal Python beyond what Numba compiles: it runs as it is.
+
+    What is wrong in Python too (a write to a kernel field, a name that nobody defines, a missing return) is refused.
+    """
     try:
+        if hook in hookspecs.PAIR_HOOKS and _may_return_nothing(policy, hook):
+            # Numba lets it pass, and says "failed to unpack none" when it happens
+            raise TypeError("a path without a return")
         return COMPILED.adapter(policy, hook, layouts)
     except Exception as error:  # not all of Numba's errors are NumbaErrors
-        raise BindError(explain(policy, hook, error)) from error
+        reason = explain(policy, hook, error)
+        if any(re.search(pattern, reason) for pattern in WRONG_ANYWHERE):
+            raise BindError(reason) from error
+        memory.notes.append(f"{reason}. Meanwhile it runs as plain Python, which is slower.")
+        return 0
 
 
 def explain(policy: Chosen, hook: str, error: Exception) -> str:
-    """Numba's complaint in one line: policy, hook, file and line, what is the matter."""
+    """Numba's complaint in one line: policy, hook, file and line, what is the matter, what to write instead."""
     text = str(error)
-    return (
-        f"{policy.name}: {hook} cannot be compiled ({_where(policy, hook, text)}): {_reason(text)}; hooks compute with "
-        "integers, floats and the host's tables only; set HVBENCH_INTERPRET=1 to step through it meanwhile"
-    )
+    where, reason = _where(policy, hook, text), _reason(text)
+    spec = hookspecs.HOOKS[hook]
+    if spec.decides and _may_return_nothing(policy, hook):
+        wanted = "a pair: (entity, slice_ns)" if hook in hookspecs.PAIR_HOOKS else "a whole number"
+        return (
+            f"{policy.name}: {hook} may end without `return` ({where}); it must return {wanted} on every path, "
+            "see hvbench hooks"
+        )
+    instead = next((advice for pattern, advice in ADVICE if re.search(pattern, text)), ADVICE_ELSE)
+    return f"{policy.name}: {hook} cannot be compiled ({where}): {reason}; {instead}"
+
+
+ADVICE = (
+    (r"read-only| has no |is not defined", "hooks read the host's tables and write fields declared with @state"),
+    (r"IMPORT_NAME|IMPORT_FROM", "import at the top of the file, and only hvbench.policy is needed in hooks"),
+    (r"LOAD_BUILD_CLASS|MAKE_FUNCTION|yield|generator|Generator", "write a loop, and helpers at the file's top level"),
+    (r"SETUP_WITH|BEFORE_WITH|context manager|'open'|print", "look into a run with HVBENCH_INTERPRET=1 and pdb"),
+    (r"reflected list|list\(|sorted|\bset\b", "keep entities in a Fifo, Heap or OrderedIndex of CONTAINERS"),
+    (r"FORMAT_VALUE|unicode|str\b|Literal\[str\]", "compute with numbers; look into a run with HVBENCH_INTERPRET=1"),
+    (r"dict|map\b", "keep numbers in @state fields, or in a HashMap of CONTAINERS"),
+    (r"random", "draw numbers with hvbench.policy.random_below, which every run repeats"),
+    (r"\btime\b", "the time is the argument `now`: there is no other clock"),
+)  # fmt: skip
+"""What to write instead, by what Numba names."""
+ADVICE_ELSE = "hooks compute with integers, floats and the host's tables only"
+
+
+def _may_return_nothing(policy: Chosen, hook: str) -> bool:
+    """Whether some path of a hook ends without a value, as far as its text tells."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(policy.module, hook))))
+    except (OSError, SyntaxError):
+        return False
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    inner = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    bare = any(r.value is None or (isinstance(r.value, ast.Constant) and r.value.value is None) for r in inner)
+    return bare or not _always_returns(function.body)
+
+
+def _always_returns(body: list[ast.stmt]) -> bool:
+    """Whether control cannot fall out of the end of a block."""
+    last = body[-1]
+    if isinstance(last, (ast.Return, ast.Raise)):
+        return True
+    if isinstance(last, ast.If):
+        return bool(last.orelse) and _always_returns(last.body) and _always_returns(last.orelse)
+    if isinstance(last, ast.While):
+        endless = isinstance(last.test, ast.Constant) and bool(last.test.value)
+        return endless and not any(isinstance(node, ast.Break) for node in ast.walk(last))
+    if isinstance(last, ast.Try):
+        return _always_returns(last.body) and all(_always_returns(handler.body) for handler in last.handlers)
+    return isinstance(last, ast.Match) or (isinstance(last, ast.With) and _always_returns(last.body))
 
 
 def _where(policy: Chosen, hook: str, text: str) -> str:
@@ -345,6 +421,8 @@ def _python_call(
 
     def call(*values: int) -> int:
         answer = function(proxy, *[values[i] for i in wanted])
+        if answer is None and spec.decides:
+            raise TypeError(f"{spec.name} of {policy.name} ended without `return`; it must answer on every path")
         if pair:
             if not isinstance(answer, tuple) or len(answer) != 2:
                 raise TypeError(f"{spec.name} of {policy.name} returned {answer!r}; a pair of integers is needed")

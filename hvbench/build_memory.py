@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hvbench.errors import UserError
 from hvbench.kernel.guards import E_REFUSED
-from hvbench.kernel.host_memory import E_FIRST_VM
+from hvbench.kernel.host_memory import E_FIRST_VM, VM_EVENTS
 from hvbench.state.records import T_WAITING, W_MEMORY
 from hvbench.state.records_memory import (
     ANON,
@@ -58,6 +58,8 @@ KINDS = {"anon": ANON, "image": IMAGE, "own": OWN}
 HOST_THREADS = 2
 """Host threads of the memory side: one pays for swapping, one for scanning and merging."""
 MEM_IO_ROWS = 1 << 14
+SHARES_PER_MIB = 10
+"""[ESX: "normal" shares are 10 a MB of configured memory.]"""
 MAX_ROWS = (1 << 31) - 2
 
 
@@ -92,7 +94,10 @@ class BaseImage:
 
 @attrs.frozen
 class GuestMemory:
-    """A VM's memory and what its guest's kernel does with it."""
+    """A VM's memory and what its guest's kernel does with it.
+
+    `limit_pages` 0: as much as it is configured with; `shares` 0: SHARES_PER_MIB.
+    """
 
     pages: int
     replacement: str = "linux"
@@ -100,6 +105,8 @@ class GuestMemory:
     balloon: bool = True
     pinned: bool = False
     reservation_pages: int = 0
+    limit_pages: int = 0
+    shares: int = 0
     readahead_pages: int = 32
     swappiness: int = 60
     image: BaseImage | None = None
@@ -221,8 +228,8 @@ def table_rows(spec: MemorySpec) -> dict[str, int]:
 
 
 def memory_events(spec: MemorySpec) -> int:
-    """Events of the memory side: reclaim, balance, and two a VM."""
-    return E_FIRST_VM + 2 * len(spec.vms)
+    """Events of the memory side: reclaim, balance, and VM_EVENTS a VM."""
+    return E_FIRST_VM + VM_EVENTS * len(spec.vms)
 
 
 # filling them -----------------------------------------------------------------------------------------------------
@@ -275,6 +282,7 @@ def _fill_machine(memory: HostMemory, spec: MemorySpec, first_host_thread: int) 
         "soft": soft,
         "hard": hard,
         "low": low,
+        "goal": high + max(1, (high - soft) // 4),
         "hysteresis": max(1, (high - soft) // 4),
         "slots": spec.host_swap_pages,
         "reclaim_thread": first_host_thread,
@@ -311,6 +319,11 @@ def _fill_objects(memory: HostMemory, vms: list[_Vm], where: list[list[tuple[int
         for m, local in here:
             index[at]["object"] = vms[m].first_object + local
             at += 1
+
+
+def default_shares(pages: int) -> int:
+    """Shares of memory of a VM that nobody gave any: in proportion to its size."""
+    return max(1, pages * SHARES_PER_MIB // 256)
 
 
 def watermarks(pages: int) -> tuple[int, int, int]:
@@ -350,6 +363,8 @@ def _fill_vm(
         "objects": len(vm.objects),
         "pinned": guest.pinned,
         "reservation": guest.pages if guest.pinned else guest.reservation_pages,
+        "limit": guest.limit_pages or guest.pages,
+        "shares": guest.shares or default_shares(guest.pages),
         "overhead_fixed": spec.vm_overhead_pages,
         "first_extent": extent,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,20 +59,29 @@ class ThreadStop:
         return self._event.is_set()
 
 
+def label_of(policies: Iterable[tuple[Policy, Any]]) -> str:
+    """The text that chooses policies with their parameters."""
+    return "+".join(
+        ":".join([policy.name, *(f"{name}={text}" for name, text in changed_params(policy, params).items())])
+        for policy, params in policies
+    )
+
+
 @define(frozen=True, eq=False)
 class Choice:
-    """What an axis is set to: one policy with its parameters; on memory possibly a stack, in order."""
+    """What an axis is set to: one policy with its parameters; on memory possibly a stack, in order.
+
+    `written` is how it was chosen where that says less than `policies`: a named stack by its name.
+    """
 
     axis: str
     policies: tuple[tuple[Policy, Any], ...]
+    written: str = ""
 
     @cached_property
     def label(self) -> str:
         """The text that chooses it again: `credit:timeslice=5ms`, `overcommit+balloon`."""
-        return "+".join(
-            ":".join([policy.name, *(f"{name}={text}" for name, text in changed_params(policy, params).items())])
-            for policy, params in self.policies
-        )
+        return self.written or label_of(self.policies)
 
     @property
     def is_control(self) -> bool:
@@ -183,12 +192,14 @@ _PRESENTATION = frozenset(
     [
         "cell",
         "choices",
+        "compare",
         "debugger",
         "density",
         "drawing",
         "evaluation",
         "executor",
         "export",
+        "gate",
         "judge",
         "machine",
         "matrix",

@@ -15,11 +15,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hvbench.axes import AXES, MAX_STACK, STACKING_AXES
-from hvbench.cell import Choice
+from hvbench.cell import Choice, label_of
 from hvbench.errors import UserError
 from hvbench.plugins import Policy, Registry, bind_params
+from hvbench.stacks import is_stack, layers_of
 
 STANDARD: dict[str, str] = {
     "scheduler": "all",
@@ -69,21 +71,30 @@ def _parse_choice(axis: str, text: str, registry: Registry, base: Path) -> Itera
         policies = [policy for policy in registry.axis(axis) if policy.control is None and not policy.from_file]
         if not policies:
             raise UserError(f"{axis}: no policy is installed{_failures(registry)}")
-        return [Choice(axis, ((policy, bind_params(policy, {})),)) for policy in policies]
+        return [_stacked(axis, ((policy, bind_params(policy, {})),), policy.name, registry) for policy in policies]
     if text == "standard":
         return parse_choices(axis, STANDARD[axis], registry, base)
     layers = _split(text, "+", axis)
     if len(layers) > 1 and axis not in STACKING_AXES:
         raise UserError(f"{axis}: {text!r}: only {' and '.join(STACKING_AXES)} policies stack; separate with a comma")
-    if len(layers) > MAX_STACK:
-        raise UserError(f"{axis}: {text!r} has {len(layers)} layers; {MAX_STACK} at most")
     parsed = [_parse_layer(axis, layer, registry, base) for layer in layers]
-    names = [policy.name for policy, _ in parsed]
+    variants = [[(policy, bind_params(policy, settings)) for settings in sweeps] for policy, sweeps in parsed]
+    return [_stacked(axis, tuple(layers), text, registry) for layers in itertools.product(*variants)]
+
+
+def _stacked(axis: str, layers: tuple[tuple[Policy, Any], ...], text: str, registry: Registry) -> Choice:
+    """A choice of layers, named stacks replaced by theirs."""
+    policies: list[tuple[Policy, Any]] = []
+    for policy, params in layers:
+        policies += layers_of(policy, params, registry) if is_stack(policy) else [(policy, params)]
+    if len(policies) > MAX_STACK:
+        raise UserError(f"{axis}: {text!r} has {len(policies)} layers; {MAX_STACK} at most")
+    names = [policy.name for policy, _ in policies]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"{axis}: {text!r} has {twice} twice")
-    variants = [[(policy, bind_params(policy, settings)) for settings in sweeps] for policy, sweeps in parsed]
-    return [Choice(axis, tuple(layers)) for layers in itertools.product(*variants)]
+    written = label_of(layers) if any(is_stack(policy) for policy, _ in layers) else ""
+    return Choice(axis, tuple(policies), written)
 
 
 def _parse_layer(axis: str, text: str, registry: Registry, base: Path) -> tuple[Policy, list[dict[str, str]]]:

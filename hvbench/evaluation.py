@@ -164,9 +164,7 @@ def evaluate(
     (an unknown workload, a bad limit).
     """
     with Evaluator() as judge:
-        return judge.evaluate(
-            policy, workloads, axis=axis, choices=choices, stack=stack, seeds=seeds, limits=limits
-        )
+        return judge.evaluate(policy, workloads, axis=axis, choices=choices, stack=stack, seeds=seeds, limits=limits)
 
 
 class Evaluator:

@@ -179,8 +179,8 @@ def sched_pcpu_offline(host, pcpu, now):
 # compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory),
 # host.vmem[vm] (sizes, balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the
 # other, from vmem.first on), and the services content, backed, swappable, sharers, page_vm,
-# random_page, write_protected. What it asks for: reclaim, merge, merge_zero, scan, tune_scan, set_free_states, balance,
-# set_timer, block.
+# random_page, write_protected, watched, in_large. What it asks for: reclaim, merge, merge_zero, scan, tune_scan,
+# set_free_states, set_clear_state, balance, watch, set_balloon_driver, set_timer, block.
 
 
 @notify
@@ -200,8 +200,8 @@ def mem_timer(host, timer, now):
 def mem_admit(host, vm, now):
     """Whether a VM may be started. [decide; ESX admission control, xl's memory check, KVM: none]
 
-    When: once for each VM, in index order, before anything runs. host.vmem[vm].pages, .overhead_fixed and
-    .reservation are what it wants, host.machine[0].frames, .hypervisor and .reserve what there is.
+    When: once for each VM, in index order, before anything runs. host.vmem[vm].pages, .overhead_fixed,
+    .reservation and .limit are what it wants, host.machine[0].frames, .hypervisor and .reserve what there is.
     Returns: 0 admits; n > 0 refuses: so many pages are missing. The cell is then *refused*, and the reason
     names the policy.
     Default: 0. Layers: all must agree.
@@ -222,8 +222,10 @@ def mem_balloon_target(host, vm, now):
 def mem_reclaim(host, pages, state, now):
     """Machine memory is short: say how much of it you see to. [decide; ESX reclamation states, Linux shrinkers]
 
-    When: free memory is below `high`, or a vCPU waits for a frame (then state is 3, low); again while it lasts.
-    Arguments: pages is what is missing after the layers above; state is 0 high, 1 soft, 2 hard, 3 low.
+    When: the state of free memory is soft or worse, or a vCPU waits for a frame (then state is low); again while it
+    lasts.
+    Arguments: pages is what is missing to host.machine[0].goal after the layers above; state is FREE_SOFT, FREE_HARD or
+    FREE_LOW.
     Returns: how many of them this layer sees to, 0 to pages; it asks for them with reclaim, or has its balloon
     targets do it.
     Default: 0. Layers: in order, each sees the remainder. What is left when a vCPU waits the kernel swaps out
@@ -245,16 +247,17 @@ def mem_idle_price(host, vm, now):
     """What a VM pays for a page: memory is taken from whoever pays least. [decide; ESX shares-per-page with idle tax]
 
     When: reclaim(-1, ...) or the kernel looks for a VM to take from. Returns: a price, 0 or more; -1: no opinion.
-    Default: weight x 10^9 / resident pages. Layers: the first that has one.
+    Default: shares of memory x 10^9 / resident pages. Layers: the first that has one.
     """
 
 
 @notify
 def mem_fault(host, vm, page, kind, now):
-    """A guest touched a page that has no frame. [notify; KVM tdp_page_fault]
+    """A guest touched a page that has no frame, or is watched. [notify; KVM tdp_page_fault; ESX working-set sampling]
 
-    Arguments: kind is 0 for a first touch (the page has its frame already), 1 for one that comes back from the
-    hypervisor's swap.
+    Arguments: kind is TOUCH_FIRST (0) for a first touch (the page has its frame already), TOUCH_SWAPPED (1) for one
+    that comes back from the hypervisor's swap, TOUCH_WATCHED (2) for a touch of a page that was watched (see watch),
+    which follows one of the others if the page had no frame.
     Layers: all.
     """
 
@@ -293,6 +296,16 @@ def mem_cow_break(host, vm, page, frame, now):
     """A guest wrote to a shared page, which now has a frame of its own. [notify; KVM/KSM write fault] Layers: all.
 
     Arguments: frame is the one that it shared until now.
+    """
+
+
+@decide
+def hvbench_memory_stack(params):
+    """Name other memory policies that take this one's place, in order. [decide, coarse; ESX's fixed order]
+
+    When: a choice is read, before any cell is made; plain Python. A policy with this hook has no other, and its layers'
+    parameters are functions of its own. Arguments: params is the policy's Params instance (None without one).
+    Returns: a tuple of `hvbench.policy.Layer`, the top one first. Default: the policy stands for itself.
     """
 
 

@@ -65,6 +65,8 @@ METRICS: tuple[Metric, ...] = (
     _cell("double_paging_pages", "pages", "lower", "double paging", "Pages that a guest swapped out and the hypervisor had to read in for that."),
     _cell("shared_pages_avg", "pages", "higher", "shared", "Guest pages on frames that are or were shared, averaged over time."),
     _cell("saved_pages", "pages", "higher", "saved", "Machine frames that sharing saved, at the end."),
+    _cell("stale_swap_in_pages", "pages", "lower", "stale swap in", "Pages that the hypervisor read back only for a guest's read or first use to overwrite them: double paging reversed."),
+    _cell("oom_kills", "count", "lower", "OOM kills", "Processes that guests killed for want of memory; their recordings began again."),
     # counters of memory policies, as they stand at the end: /sys/kernel/mm/ksm
     _policy("ksm_pages_shared", "pages", "neutral", "KSM shared", "Pages of KSM in use: merged frames."),
     _policy("ksm_pages_sharing", "pages", "higher", "KSM sharing", "Further pages that stand on them: how much is saved."),
@@ -109,6 +111,9 @@ METRICS: tuple[Metric, ...] = (
     _vm("host_swap_out_pages", "pages", "lower", "host swap out", "Its pages that the hypervisor wrote to swap."),
     _vm("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that its kernel read back from its swap."),
     _vm("guest_swap_out_pages", "pages", "lower", "guest swap out", "Pages that its kernel wrote to its swap."),
+    _vm("double_paging_pages", "pages", "lower", "double paging", "Its pages that its kernel swapped out and the hypervisor had to read in for that."),
+    _vm("stale_swap_in_pages", "pages", "lower", "stale swap in", "Its pages that the hypervisor read back only to be overwritten."),
+    _vm("oom_kills", "count", "lower", "OOM kills", "Processes that its kernel killed for want of memory."),
     _vm("shared_pages_avg", "pages", "higher", "shared", "Its pages that stood on shared frames, averaged over time."),
     _vm("disk_read_requests", "count", "lower", "disk reads", "Its read requests."),
     _vm("disk_write_requests", "count", "lower", "disk writes", "Its write requests."),

@@ -207,7 +207,9 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
                 replacement=vm.spec.guest.replacement,
                 swap_pages=vm.spec.guest.swap_pages,
                 balloon=vm.spec.guest.balloon,
-                reservation_pages=vm.spec.reservation_pages,
+                reservation_pages=vm.spec.memory_reservation_pages,
+                limit_pages=vm.spec.memory_limit_pages,
+                shares=vm.spec.memory_shares,
                 image=load_image(vm.image_path) if vm.image_path else None,
             )
         )

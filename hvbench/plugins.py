@@ -33,9 +33,11 @@ from attrs import define, field
 from hvbench import units
 from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
+from hvbench.guarded_import import ImportEnded, guarded
 from hvbench.honours import PROPERTIES
 from hvbench.nearest import did_you_mean
 from hvbench.related import source_digest
+from hvbench.stacks import STACK_HOOK
 
 GROUP = "hvbench"
 PROJECT = "hvbench"
@@ -255,8 +257,10 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with guarded():
+            spec.loader.exec_module(module)
     except KeyboardInterrupt:
+        del sys.modules[name]
         raise
     except BaseException as error:
         del sys.modules[name]
@@ -275,8 +279,10 @@ def _one_line(error: BaseException, path: Path | None = None) -> str:
             if Path(trace.tb_frame.f_code.co_filename) == path.resolve():
                 line = trace.tb_lineno
             trace = trace.tb_next
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}" + (f" (line {line})" if line else "")
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    if not isinstance(error, ImportEnded):
+        text = f"{type(error).__name__}: {text}"
+    return text + (f" (line {line})" if line else "")
 
 
 # --- checking ------------------------------------------------------------------------------------------
@@ -293,6 +299,8 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
         params_class = getattr(module, "Params", None)
         params = _read_params(params_class) if params_class is not None else ()
         honours = _read_honours(module, axis)
+        if STACK_HOOK in hooks and (axis != "memory" or len(hooks) > 1):
+            raise UserError(f"{STACK_HOOK} names other memory policies: this one is of that axis and has no other hook")
         if not hooks and not (axis in COST_AXES and params):
             raise UserError("registered nothing: no function is marked with @hookimpl")
     except UserError as error:

@@ -118,6 +118,7 @@ _PAGE_COUNTS = (
     "guest_swap_in_pages",
     "guest_swap_out_pages",
     "double_paging_pages",
+    "stale_swap_in_pages",
     "disk_reads_avoided",
     "cow_breaks",
     "oom_kills",

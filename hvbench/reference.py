@@ -15,6 +15,7 @@ from hvbench.hookspecs import HOOKS
 from hvbench.nearest import did_you_mean
 
 COARSE_AXES: Mapping[str, str] = {
+    "hvbench_memory_stack": "memory",
     "hvbench_technique_costs": "technique",
     "hvbench_host_costs": "host",
     "hvbench_storage_path": "storage",

@@ -102,7 +102,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         summarise_open(result, memory)
     else:
         summarise(result, memory)
-    result.notes = [*short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell)]
+    result.notes = [*memory.notes, *short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell)]
     note_ignored(result, cell)
     return finish(result, memory, started)
 
@@ -186,15 +186,23 @@ def run(memory: HostMemory, stop: StopFlag | None) -> tuple[int, tuple[str, str]
         raise
     except Exception as error:
         return STOPPED, ("failed", describe_exception(memory, int(memory.header["hook_row"][0]), error))
+    broken = verdict(memory)
+    if broken is not None:
+        return STOPPED, broken
+    return outcome, None
+
+
+def verdict(memory: HostMemory) -> tuple[str, str] | None:
+    """Status and reason of a host whose loop has ended on an error, None for one that reached its end."""
     if memory.exceptions:
         row, raised = memory.exceptions[0]
         if isinstance(raised, (KeyboardInterrupt, SystemExit)):
             raise raised
-        return STOPPED, ("failed", describe_exception(memory, row, raised))
+        return "failed", describe_exception(memory, row, raised)
     code = int(memory.header["error"][0])
     if code:
-        return STOPPED, ("stalled" if code in STALLS else "failed", describe_error(memory, code))
-    return outcome, None
+        return "stalled" if code in STALLS else "failed", describe_error(memory, code)
+    return None
 
 
 def _who(memory: HostMemory, row: int) -> tuple[str, str]:

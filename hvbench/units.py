@@ -189,6 +189,14 @@ def format_duration(value_ns: int) -> str:
     return format_value(value_ns, "ns")
 
 
+def rounded_duration(value_ns: int) -> str:
+    """`"30.1ms"` for 30,146,559 ns: three digits, for people."""
+    for unit, ns in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)):
+        if abs(value_ns) >= ns:
+            return f"{value_ns / ns:.3g}{unit}" if abs(value_ns) < 1000 * ns else f"{value_ns / ns:.0f}{unit}"
+    return f"{value_ns}ns"
+
+
 def format_size(value_bytes: int) -> str:
     """`"512MiB"` for 536,870,912 bytes."""
     return format_value(value_bytes, "bytes")

@@ -55,6 +55,7 @@ class CellSpec:
 
     workload: Workload
     choices: dict[str, tuple[PolicySpec, ...]]
+    written: dict[str, str]
     seed: int
     horizon_ns: int
     warmup_ns: int
@@ -71,6 +72,7 @@ def spec_of(cell: Cell) -> CellSpec:
             )
             for axis, choice in cell.choices.items()
         },
+        {axis: choice.written for axis, choice in cell.choices.items()},
         cell.seed,
         cell.horizon_ns,
         cell.warmup_ns,
@@ -82,7 +84,7 @@ def cell_of(spec: CellSpec, registry: Registry) -> Cell:
     return Cell(
         spec.workload,
         {
-            axis: Choice(axis, tuple(_policy_of(policy, registry) for policy in policies))
+            axis: Choice(axis, tuple(_policy_of(policy, registry) for policy in policies), spec.written.get(axis, ""))
             for axis, policies in spec.choices.items()
         },
         spec.seed,

@@ -199,13 +199,28 @@ class VmGroup:
         source="ESX: default CPU reservation 0",
         low=0,
     )
-    reservation_pages: int = setting(
+    memory_reservation_pages: int = setting(
         "machine memory that it is guaranteed",
         default=0,
-        key="reservation",
+        key="memory_reservation",
         unit="pages",
         source="ESX: default reservation 0",
         low=0,
+    )
+    memory_limit_pages: int = setting(
+        "machine memory that it may have at most; 0 = as much as its configured memory",
+        default=0,
+        key="memory_limit",
+        unit="pages",
+        source="ESX: default limit none",
+        low=0,
+    )
+    memory_shares: int = setting(
+        "its claim to machine memory beside the other VMs'; 0 = 10 a MiB of its configured memory",
+        default=0,
+        source='ESX: "normal" shares, 10 a MB',
+        low=0,
+        high=1_000_000,
     )
     affinity: tuple[int, ...] = setting("pCPUs it may run on; [] = all", factory=tuple)
     tier: str = setting("which tier of a recorded group it replays; empty = the only one", default="")
@@ -416,8 +431,12 @@ def _check_host(host: Host) -> Iterator[str]:
 def _check_group(group: VmGroup, where: str, host: Host | None) -> Iterator[str]:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", group.name):
         yield f"{where}.name: {group.name!r} is not of the form [a-z0-9-]+"
-    if group.reservation_pages > group.memory_pages:
-        yield f"{where}.reservation: above the VM's memory"
+    if group.memory_reservation_pages > group.memory_pages:
+        yield f"{where}.memory_reservation: above the VM's memory"
+    if group.memory_limit_pages and group.memory_limit_pages < group.memory_reservation_pages:
+        yield f"{where}.memory_limit: below its memory_reservation"
+    if group.memory_limit_pages > group.memory_pages:
+        yield f"{where}.memory_limit: above the VM's memory"
     if group.cap_percent > 100 * group.vcpus:
         yield f"{where}.cap: {group.cap_percent} % is above what {group.vcpus} vCPUs can use"
     if group.cpu_reservation_percent > 100 * group.vcpus:

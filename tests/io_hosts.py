@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 
 from hvbench.binding import Chosen, Loop, bind
 from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec, build, no_privileged
@@ -18,7 +17,7 @@ from hvbench.build_io import FlowSpec, IoSpec
 from hvbench.kernel.guards import LEGAL
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
-from hvbench.state.records_io import FRAME_ACK, FRAME_IN_NETWORK, PROTO_TCP
+from hvbench.testing.laws_io import conserved, free_lists_are_whole, row  # noqa: F401  (tests take them from here)
 from hvbench.traces.format import OPS
 
 MS = 1_000_000
@@ -85,8 +84,8 @@ def spec_of(
             rows.extend(t.ops)
         specs.append(GroupSpec(tuple(made), flows=tuple(flows[number]) if flows else ()))
     ops = schema.TABLES["op"].layout.zeros(max(1, len(rows)))
-    for row, (name, x, a, b) in zip(ops, rows, strict=False):
-        row["op"], row["x"], row["a"], row["b"] = OPS[name], x, a, b
+    for op, (name, x, a, b) in zip(ops, rows, strict=False):
+        op["op"], op["x"], op["a"], op["b"] = OPS[name], x, a, b
     count = vms or 1 + max(t.vm for threads in groups for t in threads)
     group_of = {t.vm: number for number, threads in enumerate(groups) for t in threads}
     return HostSpec(
@@ -155,50 +154,3 @@ def run(
     if check:
         conserved(memory)
     return memory
-
-
-def row(memory: HostMemory, table: str, index: int = 0) -> dict[str, int]:
-    """A row of a table as a dictionary."""
-    return {name: int(memory.tables[table][index][name]) for name in memory.tables[table].dtype.names}
-
-
-def conserved(memory: HostMemory) -> None:
-    """Requests, frames and bytes are all somewhere, and in one place."""
-    io = row(memory, "io")
-    request = memory.tables["request"]
-    live = request[request["state"] != 0]
-    assert io["submitted"] == io["completed"] + len(live)
-    assert io["pages_submitted"] == io["pages_completed"] + int(live["pages"].sum())
-    assert int(memory.tables["vm_io"]["in_flight"].sum()) == len(live)
-    queued = sum(int(s["queue_len"]) + int(s["busy"]) for s in memory.tables["station"])
-    assert queued == int(np.isin(live["state"], (3, 4)).sum())
-
-    frame = memory.tables["frame"]
-    used = frame[frame["state"] != 0]
-    moving = used[np.isin(used["state"], FRAME_IN_NETWORK) & (used["kind"] != FRAME_ACK)]
-    ends = ("delivered", "dropped", "filtered", "discarded")
-    assert io["frames_sent"] == sum(io[f"frames_{e}"] for e in ends) + len(moving)
-    assert io["bytes_sent"] == sum(io[f"bytes_{e}"] for e in ends) + int(moving["payload"].sum())
-    for number in range(io["halves"]):
-        h = row(memory, "half", number)
-        if h["local"]:
-            assert h["accepted"] == h["consumed"] + h["available"]
-        elif h["proto"] == PROTO_TCP:
-            mine = moving[(moving["half"] == number) & (moving["generation"] == h["generation"])]
-            way = int(mine["payload"].sum())
-            there = h["consumed"] + h["available"] + h["held_bytes"]
-            assert h["accepted"] == there + way + h["lost_bytes"] + h["unsent"]
-            assert h["flight"] >= way and h["consumed"] + h["available"] == h["expected"]
-
-
-def free_lists_are_whole(memory: HostMemory) -> None:
-    """Every free row is on its free list exactly once."""
-    for table, head in (("request", "request_free"), ("frame", "frame_free")):
-        rows = memory.tables[table]
-        seen = 0
-        at = int(memory.tables["io"][head][0])
-        while at >= 0:
-            assert rows["state"][at] == 0
-            seen += 1
-            at = int(rows["next"][at])
-        assert seen == int((rows["state"] == 0).sum())

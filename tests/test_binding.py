@@ -167,27 +167,56 @@ def test_an_unknown_field_names_those_that_exist(kernel: object) -> None:
 
 
 UNCOMPILABLE = {
-    "x = {now: 1}[now].foo": "Unknown attribute 'foo'",
-    "open('/tmp/x')": "'open'",
-    "x = 'a' + 1": "there is no add(",
-    "import os": "IMPORT_NAME",
-    "x = undefined_name": "name 'undefined_name' is not defined",
+    "x = {now: 1}[now].foo if now < 0 else 0": ("Unknown attribute 'foo'", "integers, floats"),
+    "x = open('/dev/null')": ("'open'", "HVBENCH_INTERPRET=1"),
+    "x = 'a' + 1 if now < 0 else 0": ("there is no add(", "compute with numbers"),
+    "import os": ("IMPORT_NAME", "at the top of the file"),
+    "x = sorted([v for v in (3, 1)], key=str)": ("sorted", "Fifo"),
 }
+"""What is legal Python: its complaint, and what to write instead."""
 
 
 @pytest.mark.parametrize("statement", UNCOMPILABLE)
-def test_what_cannot_be_compiled_names_file_line_and_reason(kernel: object, statement: str) -> None:
+def test_what_cannot_be_compiled_is_explained_and_runs_as_python(kernel: object, statement: str) -> None:
     policy = writer(statement)
-    with pytest.raises(BindError) as refused:
-        run(small_host(), policy)
-    text = str(refused.value)
-    assert "\n" not in text
-    assert UNCOMPILABLE[statement] in text
+    done = run(small_host(), policy)
+    assert done.error is None
+    assert done.fingerprint() == run(small_host(), policy, "plain").fingerprint()
+    (text,) = done.memory.notes
+    assert "\n" not in text and text.endswith("Meanwhile it runs as plain Python, which is slower.")
+    complaint, advice = UNCOMPILABLE[statement]
+    assert complaint in text and advice in text
+    _names_the_line(text, policy, statement)
+
+
+def _names_the_line(text: str, policy: Any, statement: str) -> None:
     found = re.search(r"sched_pick_next cannot be compiled \((?P<file>[^:)]+):(?P<line>\d+)\)", text)
     assert found is not None, text
     assert found["file"].endswith(str(policy.__file__).rsplit("/", 1)[-1])
     source = Path(str(policy.__file__)).read_text().splitlines()
     assert statement in source[int(found["line"]) - 1]
+
+
+def test_a_name_that_nobody_defines_is_refused_with_its_line(kernel: object) -> None:
+    policy = writer("x = undefined_name")
+    with pytest.raises(BindError, match="name 'undefined_name' is not defined") as refused:
+        run(small_host(), policy)
+    _names_the_line(str(refused.value), policy, "x = undefined_name")
+
+
+FORGOTTEN = {
+    "sched_pick_next": "    v = runq_first(host)\n    if v > 0:\n        return v, 1000\n",
+    "sched_select_pcpu": "    if prev >= 0:\n        return prev\n",
+}
+
+
+@pytest.mark.parametrize("hook", FORGOTTEN)
+def test_a_missing_return_is_called_one(kernel: object, hook: str) -> None:
+    arguments = {"sched_pick_next": "pcpu, prev, now", "sched_select_pcpu": "vcpu, prev, now"}[hook]
+    policy = scheduler(f"@hookimpl\ndef {hook}(host, {arguments}):\n{FORGOTTEN[hook]}")
+    with pytest.raises(BindError, match=f"{hook} may end without `return`.*on every path"):
+        run(small_host(), policy)
+    assert "ended without `return`; it must answer on every path" in run(small_host(), policy, "plain").reason
 
 
 NOTHING = "@hookimpl\ndef sched_pick_next(host):\n    return 0, 1\n"

@@ -142,9 +142,7 @@ def test_a_wrong_question_is_the_callers_error(judge: Evaluator, tiny: str) -> N
         Limits(hook_s=0)
 
 
-def test_the_command_gives_the_same_as_json(
-    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_gives_the_same_as_json(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text(GOOD)
     assert execute(["evaluate", str(tmp_path / "mine.py"), "--workloads", tiny, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

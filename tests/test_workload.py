@@ -127,7 +127,14 @@ def test_all_errors_come_at_once_with_their_paths(tmp_path: Path) -> None:
         ("pcpus = 4", "", "host.pcpus: required, but missing"),
         ("cap = 150", "cap = 250", "vm[0].cap: 250 %"),
         ("cap = 150", "affinity = [0, 4]", "vm[0].affinity: no pCPU 4 on a host of 4"),
-        ("cap = 150", 'reservation = "1GiB"', "vm[0].reservation: above"),
+        ("cap = 150", 'memory_reservation = "1GiB"', "vm[0].memory_reservation: above the VM's memory"),
+        ("cap = 150", 'memory_limit = "1GiB"', "vm[0].memory_limit: above the VM's memory"),
+        (
+            "cap = 150",
+            'memory_limit = "4MiB"\nmemory_reservation = "8MiB"',
+            "vm[0].memory_limit: below its memory_reservation",
+        ),
+        ("cap = 150", "memory_shares = -1", "vm[0].memory_shares: -1 is below the least legal value, 0"),
         (
             'trace = "./t.parquet"\ntier = "cache"',
             'trace = "./x.parquet"\ntier = "cache"',

@@ -28,7 +28,7 @@ def plugins(name: str | None, fmt: str) -> int:
     if name is None:
         _list(registry, fmt)
         return 1 if registry.failed else 0
-    click.echo("\n\n\n".join(_describe(policy, fmt) for policy in _find(registry, name)))
+    click.echo("\n\n\n".join(_describe(policy, fmt, registry) for policy in _find(registry, name)))
     return 0
 
 
@@ -70,9 +70,12 @@ def _find(registry: Registry, name: str) -> list[Policy]:
     return found
 
 
-def _describe(policy: Policy, fmt: str) -> str:
+def _describe(policy: Policy, fmt: str, registry: Registry) -> str:
+    from hvbench.cell import label_of
     from hvbench.drawing import draw
     from hvbench.honours import PROPERTIES
+    from hvbench.plugins import bind_params
+    from hvbench.stacks import is_stack, layers_of
 
     lines = [f"{policy.axis} {policy.name}  ({policy.origin})", "", policy.doc]
     if policy.claims:
@@ -85,6 +88,8 @@ def _describe(policy: Policy, fmt: str) -> str:
         ignored = [name for name in PROPERTIES if name not in policy.honours]
         if ignored:
             lines.append(f"Does not honour: {', '.join(ignored)}; a workload that sets one of them is marked in tables")
+    if is_stack(policy):
+        lines += ["", f"Layers: {label_of(layers_of(policy, bind_params(policy, {}), registry))}"]
     lines += ["", f"Hooks: {', '.join(policy.hooks)}"]
     if policy.params:
         table = [

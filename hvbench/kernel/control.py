@@ -125,16 +125,21 @@ def serve(host: Any, at: int) -> None:
             fail(host, E_VCPU_RANGE, r.row, a, -1)
             return
         e = host.vcpu[a]
-        if (what == O_BLOCK) == (e.policy_hold != 0):
-            fail(host, E_BLOCK, r.row, a, e.policy_hold)
+        # a bit a policy: several may hold one vCPU, each ends its own hold
+        mine = 1 << r.slot_index
+        if (what == O_BLOCK) == (e.policy_hold & mine != 0):
+            fail(host, E_BLOCK, r.row, a, e.policy_hold & mine)
             return
         if what == O_BLOCK:
-            e.policy_hold = 1
+            e.policy_hold |= mine
             hold(host, a)
         else:
-            e.policy_hold = 0
+            e.policy_hold &= ~mine
             release(host, a)
     elif what == O_COSTOP or what == O_COSTART:
+        if r.slot_index != SCHEDULER_SLOT:
+            fail(host, E_OUTBOX_KIND, r.row, what, a)
+            return
         if a < 0 or a >= host.vcpus:
             fail(host, E_VCPU_RANGE, r.row, a, -1)
             return

@@ -390,6 +390,7 @@ def dispatch(host: Any, p: int, v: int, slice_ns: int) -> None:
             e.debt_ns += int(missing * (others / (others + host.cache_refill_tau_ns)))
         e.overhead_left_ns += host.switch_cost_ns
     e.state = RUNNING
+    e.waited_ns += now - e.runnable_since_ns
     if measured:
         since = max(e.runnable_since_ns, host.warmup_ns)
         e.ready_ns += now - since

@@ -22,6 +22,7 @@ from hvbench.kernel.histogram import H_REQUEST, observe
 from hvbench.kernel.hook_rows import SCHED_YIELD
 from hvbench.kernel.memory import kernel_thread, memory_op, memory_seam
 from hvbench.kernel.network import network_op, receive_timeout, reset_flows
+from hvbench.kernel.oom import RESTART_NS, may_restart
 from hvbench.kernel.outcome import BUSY, DONE, FAULT, WAITS
 from hvbench.kernel.storage import storage_op
 from hvbench.kernel.threads import (
@@ -40,6 +41,8 @@ from hvbench.state.records import (
     RUNNING,
     T_DEAD,
     T_DONE,
+    T_KILLED,
+    T_NEW,
     T_ON_VCPU,
     T_READY,
     T_WAITING,
@@ -520,7 +523,13 @@ def thread_done(host: Any, t: int) -> None:
 def start_group(host: Any, number: int) -> None:
     """All threads of a recorded trace begin at their first operation."""
     g = host.group[number]
-    if g.loops > 0:
+    if g.killed:
+        if not may_restart(host, number):
+            arm(host, K_CONTROL, 1 + number, host.now + RESTART_NS)
+            return
+        g.killed = 0
+        memory_seam(host, number)
+    elif g.loops > 0:
         memory_seam(host, number)
     g.done = 0
     g.loop_start_ns = host.now
@@ -542,6 +551,8 @@ def start_group(host: Any, number: int) -> None:
         th.recorded_left_ns = 0
         th.mark_ns = -1
         th.spinning = 0
+        if th.state == T_KILLED:
+            th.state = T_NEW
     for t in range(g.first_thread, g.first_thread + g.threads):
         thread_ready(host, t, -1)
 

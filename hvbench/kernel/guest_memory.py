@@ -4,7 +4,8 @@ Free pages are a stack on which recently freed ones lie on top, and behind it th
 reclaims itself
 where nothing is free; write-back and swapping go through the VM's virtual disk. Whoever needs a page and finds
 none that can be had
-at once waits for one; only where nothing can be given up, and nothing is on its way, a process is killed.
+at once waits for one; only where nothing can be given up, and nothing is on its way, a process is killed
+(`hvbench.kernel.oom`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
+from hvbench.kernel.events import K_MEMORY, arm
 from hvbench.kernel.guest_reclaim import discard, shrink, wake_kernel_thread
+from hvbench.kernel.host_memory import E_FIRST_VM, EV_OOM, VM_EVENTS
 from hvbench.kernel.memory_io import thread_waits
 from hvbench.kernel.outcome import FAULT
 from hvbench.kernel.page_lists import list_of, list_push
 from hvbench.state.records import W_MEMORY
-from hvbench.state.records_memory import ANON, LINUX, P_FILE, P_FREE, P_NEW, P_VM_SHIFT
+from hvbench.state.records_memory import ANON, LINUX, P_FILE, P_FREE, P_NEW, P_VM_SHIFT, P_WATCHED
 
 TAKEN = 4
 """Outcome of `take_page`: there is a page."""
@@ -40,7 +43,8 @@ def pop_free(host: Any, m: int) -> int:
             return -1
         g = x.first + x.fresh
         x.fresh += 1
-        host.page[g].flags = m << P_VM_SHIFT
+        # it may be watched already
+        host.page[g].flags = (host.page[g].flags & P_WATCHED) | (m << P_VM_SHIFT)
     x.free -= 1
     return g
 
@@ -67,10 +71,10 @@ def take_page(host: Any, m: int, t: int, v: int) -> int:
             return FAULT
     if x.free > 0:
         return TAKEN
-    if x.writing == 0 and got == 0:
-        kill_largest(host, m)
-        if x.free > 0:
-            return TAKEN
+    if x.writing == 0 and got == 0 and x.oom_due == 0:
+        # in an event of its own: the process that dies may be the one that asks
+        x.oom_due = 1
+        arm(host, K_MEMORY, E_FIRST_VM + VM_EVENTS * m + EV_OOM, host.now)
     return wait_memory(host, m, t)
 
 
@@ -130,30 +134,3 @@ def exit_process(host: Any, group: int, process: int) -> None:
         if x.kind == ANON and (process < 0 or x.process == process):
             forget(host, o, 0, x.pages)
             x.allocated = 0
-
-
-@jit
-def kill_largest(host: Any, m: int) -> None:
-    """The guest's last resort: the process with the most anonymous memory in it loses it all.
-
-    Its threads go on, as a process does that a supervisor starts again at once.
-    """
-    x = host.vmem[m]
-    best = -1
-    most = 0
-    for o in range(x.first_object, x.first_object + x.objects):
-        y = host.object[o]
-        if y.kind == ANON and y.group >= 0:
-            total = 0
-            for i in range(x.first_object, x.first_object + x.objects):
-                z = host.object[i]
-                if z.kind == ANON and z.group == y.group and z.process == y.process:
-                    total += z.resident
-            if total > most:
-                most = total
-                best = o
-    if best < 0:
-        return
-    if host.now >= host.warmup_ns:
-        x.oom_kills += 1
-    exit_process(host, host.object[best].group, host.object[best].process)

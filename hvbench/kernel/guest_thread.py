@@ -17,7 +17,7 @@ from hvbench.jit import jit
 from hvbench.kernel.events import K_MEMORY, arm
 from hvbench.kernel.guest_memory import pop_free
 from hvbench.kernel.guest_reclaim import give_free, shrink, wake_kernel_thread
-from hvbench.kernel.host_memory import E_FIRST_VM, account, unback
+from hvbench.kernel.host_memory import E_FIRST_VM, EV_BALLOON, VM_EVENTS, account, unback
 from hvbench.kernel.memory_io import thread_waits
 from hvbench.kernel.outcome import BUSY, FAULT
 from hvbench.kernel.page_cache import write_back
@@ -62,7 +62,7 @@ def kernel_thread(host: Any, t: int, v: int) -> int:
             x.flush = 0
     elif x.balloon and x.ballooned != x.balloon_target and x.balloon_waits == 0:
         if host.now < x.balloon_next_ns:
-            arm(host, K_MEMORY, E_FIRST_VM + 2 * m, x.balloon_next_ns)
+            arm(host, K_MEMORY, E_FIRST_VM + VM_EVENTS * m + EV_BALLOON, x.balloon_next_ns)
             return thread_waits(host, t, W_MEMORY)
         outcome = move_balloon(host, m, v)
         if outcome == FAULT:
@@ -93,6 +93,19 @@ def flush(host: Any, m: int, v: int) -> bool:
             if x.writing > before:
                 break
     return True
+
+
+@jit
+def leak(host: Any, m: int, pages: int) -> None:
+    """Give `pages` pages of a balloon back to the guest."""
+    x = host.vmem[m]
+    for _ in range(pages):
+        g = x.balloon_first - 1
+        x.balloon_first = host.page[g].next
+        host.page[g].flags = host.page[g].flags & ~P_BALLOON
+        account(host, m)
+        x.ballooned -= 1
+        give_free(host, g, m)
 
 
 @jit
@@ -129,14 +142,8 @@ def move_balloon(host: Any, m: int, v: int) -> int:
             moved += 1
     else:
         want = min(mc.balloon_chunk, x.ballooned - x.balloon_target)
-        while moved < want:
-            g = x.balloon_first - 1
-            x.balloon_first = host.page[g].next
-            host.page[g].flags = host.page[g].flags & ~P_BALLOON
-            account(host, m)
-            x.ballooned -= 1
-            give_free(host, g, m)
-            moved += 1
+        leak(host, m, want)
+        moved = want
     host.vcpu[v].overhead_left_ns += moved * mc.balloon_ns
     pause = moved * 1_000_000_000 // mc.balloon_rate
     if moved < want and x.writing > 0:
@@ -154,7 +161,8 @@ def set_balloon(host: Any, m: int, target_pages: int) -> None:
     x = host.vmem[m]
     if not x.balloon or x.pinned:
         return
-    if x.balloon_target != target_pages:
+    if x.balloon_asked != target_pages:
+        x.balloon_asked = target_pages
         x.balloon_target = target_pages
         if target_pages != x.ballooned:
             wake_kernel_thread(host, m)

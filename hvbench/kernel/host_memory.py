@@ -20,6 +20,7 @@ from hvbench.kernel.memory_io import io_new, vcpu_goes_on, vcpu_stalls, vcpu_wai
 from hvbench.kernel.outcome import DONE, FAULT
 from hvbench.kernel.storage import submit_io
 from hvbench.state.records_memory import (
+    CLEAR,
     EXTENT_PAGES,
     FRAME_OVERHEAD,
     HARD,
@@ -32,17 +33,20 @@ from hvbench.state.records_memory import (
     P_SHARED,
     P_SWAPPING,
     P_VM_SHIFT,
+    P_WATCHED,
     P_WRITEBACK,
     SOFT,
 )
 
 E_RECLAIM, E_BALANCE, E_FIRST_VM = 0, 1, 2
-"""Numbers of memory events: reclaim is due; balloon targets are asked; from here on two a VM: balloon, write-back."""
+"""Numbers of memory events: reclaim is due; balloon targets are asked; from here on VM_EVENTS a VM."""
+EV_BALLOON, EV_FLUSH, EV_OOM, VM_EVENTS = 0, 1, 2, 3
+"""Of each VM: its balloon may take its next step; dirty pages are written back; a process is to be killed."""
 
 UNSURE = P_ABSENT | P_READING | P_WRITEBACK | P_SWAPPING | P_HOSTIN | P_BALLOON
 """A page with one of these flags is not swapped out, nor merged."""
 
-FAULT_FIRST, FAULT_SWAP = 0, 1
+FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED = 0, 1, 2
 
 NEVER = 1 << 60
 
@@ -80,39 +84,47 @@ def tell(host: Any, row: int, a: int, b: int, c: int) -> None:
 def set_state(host: Any) -> None:
     """The state of free memory and the bounds at which it changes; a change is told at once, in an event of its own.
 
-    Getting worse is immediate; getting better takes `hysteresis` frames above the threshold [Waldspurger 2002, 6.3].
+    A state begins when free memory falls below its threshold; it ends when free memory is `hysteresis` frames above
+    the threshold of the state before it [Waldspurger 2002, 6.3: "after significantly exceeding the higher threshold"].
     """
     mc = host.machine[0]
     free = mc.free
-    state = mc.state
+    above = free - mc.hysteresis
     worst = HIGH
-    if free < mc.high:
-        worst = SOFT
-    if free < mc.soft:
-        worst = HARD
-    if free < mc.hard:
-        worst = LOW
-    if worst > state:
-        state = worst
-    elif worst < state:
-        above = free - mc.hysteresis
-        better = HIGH
-        if above < mc.high:
+    better = HIGH
+    if above < mc.high:
+        better = CLEAR if mc.clear > mc.soft else SOFT
+    if mc.clear > mc.soft:
+        if free < mc.clear:
+            worst = CLEAR
+        if above < mc.clear:
             better = SOFT
-        if above < mc.soft:
-            better = HARD
-        if above < mc.hard:
-            better = LOW
-        state = min(state, better)
-    mc.worse_below = mc.high
-    mc.better_from = NEVER
-    if state == SOFT:
+    if free < mc.soft:
+        worst = SOFT
+    if above < mc.soft:
+        better = HARD
+    if free < mc.hard:
+        worst = HARD
+    if above < mc.hard:
+        better = LOW
+    if free < mc.low:
+        worst = LOW
+    state = max(worst, min(mc.state, better))
+    has_clear = mc.clear > mc.soft
+    mc.goal = (mc.clear if has_clear else mc.high) + mc.hysteresis
+    if state == HIGH:
+        mc.worse_below = mc.clear if has_clear else mc.soft
+        mc.better_from = NEVER
+    elif state == CLEAR:
         mc.worse_below = mc.soft
         mc.better_from = mc.high + mc.hysteresis
-    elif state == HARD:
+    elif state == SOFT:
         mc.worse_below = mc.hard
+        mc.better_from = mc.goal
+    elif state == HARD:
+        mc.worse_below = mc.low
         mc.better_from = mc.soft + mc.hysteresis
-    elif state == LOW:
+    else:
         mc.worse_below = -NEVER
         mc.better_from = mc.hard + mc.hysteresis
     if state != mc.state:
@@ -320,7 +332,24 @@ def back(host: Any, g: int, m: int, v: int) -> int:
     if host.now >= host.warmup_ns:
         host.vmem[m].host_faults += 1
     tell(host, MEM_FAULT, m, g, FAULT_FIRST)
+    if pg.flags & P_WATCHED:
+        seen(host, g, m)
     return DONE
+
+
+@jit
+def seen(host: Any, g: int, m: int) -> None:
+    """A page that a policy watches was touched: it is told, and the page is watched no more."""
+    pg = host.page[g]
+    pg.flags = pg.flags & ~P_WATCHED
+    tell(host, MEM_FAULT, m, g, FAULT_WATCHED)
+
+
+@jit
+def watched_touch(host: Any, g: int, m: int, v: int) -> None:
+    """A touch of a watched page that has its frame: an exit, and the mapping is put back [Waldspurger 2002, 5.3]."""
+    host.vcpu[v].overhead_left_ns += host.machine[0].fault_ns
+    seen(host, g, m)
 
 
 @jit
@@ -347,6 +376,8 @@ def swap_in(host: Any, g: int, m: int, v: int) -> int:
         host.vmem[m].host_faults += 1
         host.vmem[m].host_swap_in_pages += 1
     tell(host, MEM_FAULT, m, g, FAULT_SWAP)
+    if pg.flags & P_WATCHED:
+        seen(host, g, m)
     vcpu_waits_io(host, v, k)
     submit_io(host, -1, 0, s, 1, IO_HOST_READ, k, v)
     return FAULT

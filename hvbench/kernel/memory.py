@@ -19,7 +19,17 @@ from hvbench.kernel.guest_memory import exit_process, forget
 from hvbench.kernel.guest_reclaim import swap_out_done, wake_kernel_thread, write_done
 from hvbench.kernel.guest_thread import kernel_thread
 from hvbench.kernel.hook_rows import MEM_ADMIT, MEM_COW_BREAK, MEM_INIT, MEM_TIMER
-from hvbench.kernel.host_memory import E_BALANCE, E_FIRST_VM, E_RECLAIM, account, host_read_done, set_state
+from hvbench.kernel.host_memory import (
+    E_BALANCE,
+    E_FIRST_VM,
+    E_RECLAIM,
+    EV_FLUSH,
+    EV_OOM,
+    VM_EVENTS,
+    account,
+    host_read_done,
+    set_state,
+)
 from hvbench.kernel.io_codes import (
     IO_GUEST_READ,
     IO_GUEST_SWAP_OUT,
@@ -28,6 +38,7 @@ from hvbench.kernel.io_codes import (
     IO_HOST_SWAP_OUT,
 )
 from hvbench.kernel.memory_io import io_free, wake_vcpus
+from hvbench.kernel.oom import out_of_memory
 from hvbench.kernel.outcome import DONE
 from hvbench.kernel.page_cache import access, read_done, set_content, sync
 from hvbench.kernel.reclaim import (
@@ -127,19 +138,24 @@ def memory_init(host: Any) -> None:
     set_state(host)
     arm(host, K_MEMORY, E_BALANCE, host.now)
     for m in range(host.vms):
-        arm(host, K_MEMORY, E_FIRST_VM + 2 * m + 1, host.now + mc.flush_ns)
+        arm(host, K_MEMORY, E_FIRST_VM + VM_EVENTS * m + EV_FLUSH, host.now + mc.flush_ns)
 
 
 @jit
 def memory_event(host: Any, number: int) -> None:
-    """Reclaim is due, balloon targets are, a balloon may take its next step, or dirty pages have waited long enough."""
+    """Reclaim is due, balloon targets are, a balloon may take its next step, dirty pages have waited long enough, or a
+    guest has no memory."""
     if number == E_RECLAIM:
         reclaim_round(host)
     elif number == E_BALANCE:
         balance(host)
     else:
-        m = (number - E_FIRST_VM) >> 1
-        if (number - E_FIRST_VM) & 1:
+        m = (number - E_FIRST_VM) // VM_EVENTS
+        what = (number - E_FIRST_VM) % VM_EVENTS
+        if what == EV_OOM:
+            out_of_memory(host, m)
+            return
+        if what == EV_FLUSH:
             arm(host, K_MEMORY, number, host.now + host.machine[0].flush_ns)
             if host.vmem[m].dirty == 0:
                 return

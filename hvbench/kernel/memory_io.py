@@ -90,6 +90,7 @@ def vcpu_stalls(host: Any, v: int) -> int:
 @jit
 def vcpu_goes_on(host: Any, v: int) -> None:
     """A vCPU's host fault is served."""
+    host.vcpu_mem[v].stalled_ns += host.now - host.vcpu_mem[v].stalled_since_ns
     if host.now >= host.warmup_ns:
         since = max(host.vcpu_mem[v].stalled_since_ns, host.warmup_ns)
         host.vmem[host.vcpu[v].vm].stalled_ns += host.now - since

@@ -8,18 +8,21 @@ from hvbench.jit import jit
 from hvbench.kernel.events import K_MEMORY, arm
 from hvbench.kernel.guards import E_OUTBOX_KIND, E_PAGE_RANGE, E_PAGE_STATE, E_RANGE, E_VM_RANGE, fail
 from hvbench.kernel.guest_thread import set_balloon
-from hvbench.kernel.host_memory import E_BALANCE, set_state
+from hvbench.kernel.host_memory import E_BALANCE, invalidate, set_state
 from hvbench.kernel.memory_services import (
     BY_BALLOON,
     BY_PAGE,
     BY_SWAP,
     O_BALANCE,
+    O_CLEAR_STATE,
+    O_DRIVER,
     O_FREE_STATES,
     O_MERGE,
     O_MERGE_ZERO,
     O_RECLAIM,
     O_SCAN,
     O_TUNE_SCAN,
+    O_WATCH,
 )
 from hvbench.kernel.page_lists import vm_of
 from hvbench.kernel.reclaim import (
@@ -33,6 +36,7 @@ from hvbench.kernel.reclaim import (
     swap_page,
 )
 from hvbench.kernel.work import submit
+from hvbench.state.records_memory import P_WATCHED
 from hvbench.state.schema import FIRST_MEMORY_SLOT
 
 MOST_SCANNED = 1 << 24
@@ -84,8 +88,34 @@ def serve_memory(host: Any, at: int) -> None:
             return
         mc.balance_ns = a
         arm(host, K_MEMORY, E_BALANCE, host.now)
+    elif what == O_CLEAR_STATE:
+        clear = mc.frames * a // 1_000_000
+        if a < 0 or clear < mc.soft or clear > mc.high:
+            fail(host, E_RANGE, r.row, a, mc.high)
+            return
+        mc.clear = clear
+        set_state(host)
+    elif what == O_WATCH:
+        if a < 0 or a >= len(host.page):
+            fail(host, E_PAGE_RANGE, r.row, a, b)
+            return
+        watch_page(host, a, b)
+    elif what == O_DRIVER:
+        mc.deflate_on_oom = 1 if a else 0
     else:
         fail(host, E_OUTBOX_KIND, r.row, what, a)
+
+
+@jit
+def watch_page(host: Any, g: int, on: int) -> None:
+    """Take a page's mapping away to see its next touch, or put it back. No 2 MiB mapping is split for it."""
+    pg = host.page[g]
+    if not on:
+        pg.flags = pg.flags & ~P_WATCHED
+    elif not pg.flags & P_WATCHED:
+        pg.flags = pg.flags | P_WATCHED
+        if pg.frame > 0:
+            invalidate(host, vm_of(host, g), -1)
 
 
 @jit
@@ -120,11 +150,13 @@ def serve_reclaim(host: Any, m: int, how: int, amount: int, row: int) -> None:
 
 @jit
 def set_thresholds(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
-    """The free-memory states begin at these shares of machine memory; it improves a fifth of the high
-    threshold later."""
+    """The free-memory states begin at these shares of machine memory, without a state `clear`; it improves a quarter
+    of high - soft above a threshold."""
     mc = host.machine[0]
     mc.high = mc.frames * high_ppm // 1_000_000
     mc.soft = mc.frames * soft_ppm // 1_000_000
     mc.hard = mc.frames * hard_ppm // 1_000_000
     mc.low = mc.frames * low_ppm // 1_000_000
+    mc.clear = 0
+    mc.hysteresis = max(1, (mc.high - mc.soft) // 4)
     set_state(host)

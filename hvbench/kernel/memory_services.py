@@ -6,14 +6,19 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.access import kernel_view
-from hvbench.kernel.host_memory import UNSURE
+from hvbench.kernel.host_memory import FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED, UNSURE
 from hvbench.kernel.page_lists import page_identity
 from hvbench.kernel.services import O_FIRST_MEMORY, random_below, request
-from hvbench.state.records_memory import P_SHARED, P_VM_SHIFT
+from hvbench.state.records_memory import CLEAR, EXTENT_PAGES, HARD, HIGH, LOW, P_SHARED, P_VM_SHIFT, P_WATCHED, SOFT
 
-(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN) = range(
-    O_FIRST_MEMORY, O_FIRST_MEMORY + 7
+(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN, O_CLEAR_STATE, O_WATCH, O_DRIVER) = (
+    range(O_FIRST_MEMORY, O_FIRST_MEMORY + 10)
 )
+
+FREE_HIGH, FREE_CLEAR, FREE_SOFT, FREE_HARD, FREE_LOW = HIGH, CLEAR, SOFT, HARD, LOW
+"""States of free memory (host.machine[0].state)."""
+TOUCH_FIRST, TOUCH_SWAPPED, TOUCH_WATCHED = FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED
+"""Kinds of mem_fault."""
 
 BY_SWAP, BY_PAGE, BY_BALLOON = 0, 1, 2
 """How `reclaim` takes memory: swap so many pages out; swap this page out; inflate the balloon by so many pages."""
@@ -67,8 +72,36 @@ def scan(host: Any, pages: int) -> None:
 @jit
 def set_free_states(host: Any, high_ppm: int, soft_ppm: int, hard_ppm: int, low_ppm: int) -> None:
     """Set the thresholds of the free-memory states, parts per million of machine memory; high >= soft >= hard
-    >= low."""
+    >= low. The state is soft, hard or low when free memory falls below the threshold of that name; it improves to
+    the state before when free memory is above that one's threshold by a quarter of high - soft. [ESX: Waldspurger 2002,
+    6.3]"""
     request(host, O_FREE_STATES, high_ppm, soft_ppm, hard_ppm, low_ppm)
+
+
+@jit
+def set_clear_state(host: Any, clear_ppm: int) -> None:
+    """Let there be a state `clear` between high and soft, below this threshold (between theirs). [ESX 6]"""
+    request(host, O_CLEAR_STATE, clear_ppm, 0, 0, 0)
+
+
+@jit
+def watch(host: Any, page: int, on: int) -> None:
+    """Take the mapping of a guest page away, so that its next touch is seen: mem_fault is called with kind 2, and the
+    guest pays for an exit. `on` 0 puts the mapping back. [ESX: sampling by invalidated mappings; Linux: page_idle]"""
+    request(host, O_WATCH, page, on, 0, 0)
+
+
+@jit
+def watched(host: Any, page: int) -> bool:
+    """Whether guest page `page` is watched, and was not touched since."""
+    return host.page[page].flags & P_WATCHED != 0
+
+
+@jit
+def set_balloon_driver(host: Any, deflate_on_oom: int) -> None:
+    """Whether guests without memory take pages out of their balloons before they kill a process.
+    [virtio: VIRTIO_BALLOON_F_DEFLATE_ON_OOM]"""
+    request(host, O_DRIVER, deflate_on_oom, 0, 0, 0)
 
 
 @jit
@@ -120,6 +153,15 @@ def swappable(host: Any, page: int) -> bool:
     if pg.frame <= 0 or pg.flags & UNSURE != 0:
         return False
     return pg.flags & P_SHARED == 0 or kernel_view(host).page_frame[pg.frame - 1].refs == 1
+
+
+@jit
+def in_large(host: Any, page: int) -> bool:
+    """Whether guest page `page` has a frame inside a 2 MiB mapping."""
+    if host.page[page].frame <= 0:
+        return False
+    x = host.vmem[host.page[page].flags >> P_VM_SHIFT]
+    return x.large > 0 and host.extent[x.first_extent + (page - x.first) // EXTENT_PAGES].large != 0
 
 
 @jit

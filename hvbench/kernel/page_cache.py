@@ -12,7 +12,7 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.guest_memory import TAKEN, attach, enlist, pop_free, take_page, wait_memory
 from hvbench.kernel.guest_reclaim import free_guest_slot, give_free, wake_kernel_thread, write_run
-from hvbench.kernel.host_memory import back, unshare
+from hvbench.kernel.host_memory import back, unshare, watched_touch
 from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
 from hvbench.kernel.outcome import DONE, FAULT, WAITS
@@ -34,6 +34,7 @@ from hvbench.state.records_memory import (
     P_ABSENT,
     P_ACTIVE,
     P_DIRTY,
+    P_HOSTIN,
     P_LISTED,
     P_NEW,
     P_READING,
@@ -41,11 +42,12 @@ from hvbench.state.records_memory import (
     P_REF,
     P_SHARED,
     P_SWAPPING,
+    P_WATCHED,
     STAMP_SHIFT,
     VERSIONS,
 )
 
-SLOW_READ = P_ABSENT | P_RECLAIM | P_SWAPPING | P_NEW
+SLOW_READ = P_ABSENT | P_RECLAIM | P_SWAPPING | P_NEW | P_WATCHED
 SLOW_WRITE = SLOW_READ | P_SHARED
 SWAP_RUN = 8
 """Pages that a guest reads from its swap at once [Linux: page-cluster 3]."""
@@ -156,6 +158,7 @@ def miss(host: Any, t: int, v: int, o: int, p: int, end: int, write: int, file_o
             attach(host, g, x.first + p, o)
             # the first access clears P_NEW without counting as a second one
             enlist(host, g, m, 1)
+            note_stale(host, g, m)
             if x.kind == ANON:
                 row.content = 0
             return back(host, g, m, v)
@@ -169,6 +172,9 @@ def miss(host: Any, t: int, v: int, o: int, p: int, end: int, write: int, file_o
         return read_in(host, t, v, o, p, end, file_op)
     if pg.frame <= 0:
         return back(host, g, m, v)
+    if flags & P_WATCHED:
+        watched_touch(host, g, m, v)
+        return DONE
     if flags & P_SHARED and write:
         return unshare(host, g, m, v)
     # used again before it was given up: it stays
@@ -200,6 +206,18 @@ def dirty(host: Any, t: int, o: int, p: int, pg: Any) -> int:
     x.dirty += 1
     y.dirty += 1
     return DONE
+
+
+@jit
+def note_stale(host: Any, g: int, m: int) -> None:
+    """Count a page that the hypervisor reads from its swap only for the guest to overwrite it.
+
+    The reverse of double paging: the guest's read finds its destination swapped out [stale swap reads: Amit, Tsafrir
+    and Schuster, "VSwapper", ASPLOS 2014].
+    """
+    pg = host.page[g]
+    if pg.frame < 0 and pg.flags & P_HOSTIN == 0 and host.now >= host.warmup_ns:
+        host.vmem[m].stale_swap_in_pages += 1
 
 
 # reading --------------------------------------------------------------------------------------------------------
@@ -267,6 +285,7 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
             pa.prev = slot
         g = row.at - 1
         if host.page[g].frame <= 0:
+            note_stale(host, g, m)
             outcome = back(host, g, m, v)
             if outcome != DONE:
                 return outcome

@@ -33,7 +33,7 @@ from hvbench.kernel.memory_services import swappable
 from hvbench.kernel.services import random_below
 from hvbench.kernel.storage import submit_io
 from hvbench.kernel.work import submit
-from hvbench.state.records_memory import HARD, HIGH, LOW, P_SWAPPING
+from hvbench.state.records_memory import HARD, LOW, P_SWAPPING, SOFT
 
 WORK_SWAP_OUT, WORK_SCAN, WORK_MERGE, WORK_MERGE_ZERO = 64, 65, 72, 80
 """What a memory host thread's work is for (hvbench.kernel.work); the last two are the first of eight, one a layer."""
@@ -55,8 +55,8 @@ def reclaim_round(host: Any) -> None:
     mc = host.machine[0]
     state = mc.state
     missing = 0
-    if state != HIGH:
-        missing = mc.high + mc.hysteresis - mc.free - mc.swapping
+    if state >= SOFT:
+        missing = mc.goal - mc.free - mc.swapping
     if mc.waiters > 0:
         state = LOW
         missing = max(missing, mc.waiters + mc.floor - mc.free, BATCH - mc.swapping)
@@ -96,7 +96,7 @@ def balance(host: Any) -> None:
                 if answer >= 0 and answer < target:
                     target = answer
         set_balloon(host, m, size - target)
-    if mc.state != HIGH:
+    if mc.state >= SOFT:
         arm(host, K_MEMORY, E_RECLAIM, host.now)
 
 
@@ -145,7 +145,8 @@ def pick_victim(host: Any, m: int) -> int:
 def cheapest(host: Any) -> int:
     """The VM that pays least for a page, of those that have one to lose; -1 for none.
 
-    Default price: shares per page, weight / pages in machine memory [min-funding revocation: Waldspurger 2002, 5.1].
+    Default price: shares per page in machine memory [min-funding revocation: Waldspurger 2002, 5.1]. Of those who pay
+    the same, the first.
     """
     best = -1
     least = NEVER
@@ -158,7 +159,7 @@ def cheapest(host: Any) -> int:
             if price < 0 and (layer == 0 or host.hook[MEM_IDLE_PRICE + layer].address != 0):
                 price = ask(host, AXIS_MEMORY, MEM_IDLE_PRICE + layer, m, host.now, 0, 0, 0, -1)
         if price < 0:
-            price = host.vm[m].weight * 1_000_000_000 // max(1, x.resident)
+            price = x.shares * 1_000_000_000 // max(1, x.resident)
         if price < least:
             least = price
             best = m

@@ -8,7 +8,17 @@ from hvbench.jit import jit
 from hvbench.kernel.cpu import arm_pcpu, settle, wake
 from hvbench.kernel.events import K_THREAD, arm
 from hvbench.kernel.outcome import WAITS
-from hvbench.state.records import BLOCKED, N_PRIVILEGED, PRIVILEGED, RUNNING, T_DEAD, T_READY, T_WAITING
+from hvbench.state.records import (
+    BLOCKED,
+    N_PRIVILEGED,
+    PRIVILEGED,
+    RUNNING,
+    T_DEAD,
+    T_KILLED,
+    T_READY,
+    T_WAITING,
+    W_NONE,
+)
 
 C_SYSCALL, C_FAULT, C_PT, C_SWITCH, C_TIMER, C_IPI, C_PORT = range(N_PRIVILEGED)
 assert PRIVILEGED[C_IPI] == "ipis" and PRIVILEGED[C_SWITCH] == "context_switches"
@@ -44,6 +54,10 @@ def thread_ready(host: Any, t: int, by: int) -> None:
     """A guest thread can go on; `by` is the vCPU that made it so, -1 for a device or a timer."""
     th = host.thread[t]
     if th.state == T_DEAD:
+        return
+    if th.state == T_KILLED:
+        # the last that knew it has let go
+        th.waits_for = W_NONE
         return
     if th.outside:
         th.state = T_READY

@@ -42,6 +42,7 @@ class HostMemory:
         self.exceptions: list[tuple[int, BaseException]] = []
         self.callbacks: list[Any] = []
         self.policies: dict[int, Any] = {}
+        self.notes: list[str] = []
         for name in schema.TABLES:
             given = (shared or {}).get(name)
             self.set_table(name, given if given is not None else schema.TABLES[name].layout.zeros(rows.get(name, 1)))

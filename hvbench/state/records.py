@@ -42,7 +42,7 @@ STOP_REASONS = (
 VCPU, HOST_THREAD = 0, 1
 
 # states of a guest thread
-T_NEW, T_READY, T_ON_VCPU, T_WAITING, T_DONE, T_DEAD = 0, 1, 2, 3, 4, 5
+T_NEW, T_READY, T_ON_VCPU, T_WAITING, T_DONE, T_DEAD, T_KILLED = 0, 1, 2, 3, 4, 5, 6
 
 # what a guest thread waits for
 (W_NONE, W_WAKE, W_TIMER, W_DISK, W_RECV, W_LOCK, W_BARRIER, W_OUTSIDE, W_SEAM, W_MEMORY, W_SEND) = range(11)
@@ -158,6 +158,7 @@ class Vcpu:
     woken_ns: int = col("when it was woken, -1 once it has run since", default=-1)
     ran_ns: int = col("time run since the beginning, ns")
     ready_ns: int = col("time runnable but not running, since the end of the warm-up")
+    waited_ns: int = col("time runnable but not running, since the beginning; brought up to date when it runs")
     run_measured_ns: int = col("time run since the end of the warm-up")
     stopped_why: int = col("why it last gave up its CPU (STOP_REASONS)")
     next_runnable: int = col("next in the arrival-ordered list", default=-1)
@@ -174,7 +175,7 @@ class Vcpu:
     dispatches: int = col("times it was put on a pCPU, since the end of the warm-up")
     migrations: int = col("times it was put on another pCPU than before, since the end of the warm-up")
     overhead_ns: int = col("hypervisor time on its behalf, since the end of the warm-up")
-    policy_hold: int = col("1: blocked by a policy")
+    policy_hold: int = col("which policies block it: bit n for the one in slot n")
     hold: int = col("reasons for which it must not be run (host fault, blocked by a policy, co-stopped): a count")
     costop: int = col("1: co-stopped by the scheduler for the sake of its siblings")
     costopped_ns: int = col("time runnable but co-stopped, since the end of the warm-up")
@@ -235,6 +236,7 @@ class Group:
     flows: int = col("number of flows")
     first_lock: int = col("first lock")
     locks: int = col("number of locks and barriers")
+    killed: int = col("1: a process of it was killed; it begins again soon")
 
 
 @record("thread")
@@ -244,7 +246,7 @@ class Thread:
     vm: int = col("its VM; an outside thread: the VM whose requests it makes", "i4")
     group: int = col("its trace group", "i4")
     outside: int = col("1: runs outside the host, its compute is think time", "i4")
-    state: int = col("0 new, 1 ready, 2 on a vCPU, 3 waiting, 4 done, 5 dead", "i4")
+    state: int = col("0 new, 1 ready, 2 on a vCPU, 3 waiting, 4 done, 5 dead, 6 killed: begins again", "i4")
     vcpu: int = col("vCPU that it is on or was on last", default=-1)
     next_ready: int = col("next ready thread on the same vCPU", default=-1)
     op_first: int = col("its first operation in table op")

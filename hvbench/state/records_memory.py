@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from hvbench.state.layout import col, record
 
-# flags of a guest page; the number of its VM stands above them
+# flags of a guest page; the number of its VM (up to 1,024) stands above them
 P_REF = 1 << 0
 P_DIRTY = 1 << 1
 P_ACTIVE = 1 << 2
@@ -30,7 +30,8 @@ P_FREE = 1 << 12
 P_LISTED = 1 << 13
 P_NEW = 1 << 14
 P_HOSTIN = 1 << 15
-P_VM_SHIFT = 16
+P_WATCHED = 1 << 16
+P_VM_SHIFT = 20
 
 PAGE_FLAGS = {
     P_REF: "the guest saw it used since it last looked",
@@ -49,6 +50,7 @@ PAGE_FLAGS = {
     P_LISTED: "on one of the guest's replacement lists",
     P_NEW: "read in, not used yet",
     P_HOSTIN: "the hypervisor reads it from its swap now",
+    P_WATCHED: "a policy wants to know of the next touch: its mapping was taken away",
 }
 
 # kinds of objects
@@ -66,8 +68,8 @@ LISTS = 4
 FRAME_FREE, FRAME_HYPERVISOR, FRAME_OVERHEAD = 0, -1, -2
 
 # states of the host's free memory
-HIGH, SOFT, HARD, LOW = 0, 1, 2, 3
-FREE_STATES = ("high", "soft", "hard", "low")
+HIGH, CLEAR, SOFT, HARD, LOW = 0, 1, 2, 3, 4
+FREE_STATES = ("high", "clear", "soft", "hard", "low")
 
 STAMP_SHIFT = 20
 EXTENT_PAGES = 512
@@ -86,7 +88,7 @@ class Page:
     owner: int = col("mapping row + 1 of the object page that it holds, 0 for none", "i4")
     next: int = col("next page + 1 on its list; while it is read: I/O + 1", "i4")
     prev: int = col("previous page + 1 on its list; while it is read or swapped by the guest: guest slot + 1", "i4")
-    flags: int = col("PAGE_FLAGS, and from bit 16 the VM", "i4")
+    flags: int = col("PAGE_FLAGS, and from bit 20 the VM", "i4")
     stamp: int = col("when it was last touched, in units of 2^20 ns (1.05 ms)", "i4")
 
 
@@ -207,6 +209,7 @@ class VcpuMem:
 
     next: int = col("next vCPU + 1 that waits for the same thing")
     stalled_since_ns: int = col("when its host fault began")
+    stalled_ns: int = col("time it waited for host faults, since the beginning")
 
 
 @record("vmem")
@@ -243,6 +246,7 @@ class Vmem:
     waiter_last: int = col("last thread + 1 that waits for memory")
     balloon: int = col("1: a balloon driver is installed", default=1)
     balloon_target: int = col("pages that the balloon should hold")
+    balloon_asked: int = col("target that policies asked for last; the driver acts when it changes")
     ballooned: int = col("pages that it holds")
     balloon_first: int = col("first page + 1 in the balloon")
     balloon_next_ns: int = col("when the balloon may take its next step")
@@ -251,6 +255,8 @@ class Vmem:
     objects: int = col("number of its objects")
     pinned: int = col("1: its memory may not be taken (direct device assignment)")
     reservation: int = col("machine memory that it is guaranteed, pages")
+    limit: int = col("machine memory that it may have at most, pages")
+    shares: int = col("its claim to machine memory beside those of the others")
     resident: int = col("guest pages with a frame")
     swapped: int = col("guest pages in the hypervisor's swap")
     shared: int = col("guest pages that are write-protected for sharing")
@@ -270,7 +276,10 @@ class Vmem:
     disk_reads_avoided: int = col("page reads that another VM's memory answered, since the end of the warm-up")
     cow_breaks: int = col("writes that took a shared page apart, since the end of the warm-up")
     merges: int = col("pages merged, since the end of the warm-up")
+    stale_swap_in_pages: int = col("host swap-ins of pages that the guest overwrote at once, measured")
+    oom_due: int = col("1: a process is to be killed")
     oom_kills: int = col("processes killed by the guest, since the end of the warm-up")
+    oom_deflated_pages: int = col("pages that balloons gave back instead of a kill, since the end of the warm-up")
     host_faults: int = col("host faults: first touches and swap-ins, since the end of the warm-up")
     stalled_ns: int = col("time its vCPUs waited for a host fault, since the end of the warm-up")
     splits: int = col("2 MiB mappings that were split, since the end of the warm-up")
@@ -294,11 +303,13 @@ class Machine:
     reserve: int = col("frames that admission must leave free")
     hypervisor: int = col("frames of the hypervisor itself")
     saved: int = col("frames saved by sharing: guest pages on shared frames less those frames")
-    state: int = col("free memory: 0 high, 1 soft, 2 hard, 3 low")
-    high: int = col("free frames from which on the state is high; below it is soft")
-    soft: int = col("below it the state is hard")
-    hard: int = col("below it the state is low")
-    low: int = col("free frames that the host should never fall below")
+    state: int = col("free memory: 0 high, 1 clear, 2 soft, 3 hard, 4 low")
+    high: int = col("free frames from which on, and some more, the state is high again")
+    clear: int = col("below it the state is clear; not above `soft` where there is no such state")
+    soft: int = col("below it the state is soft")
+    hard: int = col("below it the state is hard")
+    low: int = col("below it the state is low")
+    goal: int = col("free frames that reclaim works towards: the threshold above soft, and some more")
     hysteresis: int = col("frames above a threshold before the state improves")
     worse_below: int = col("the state gets worse below this many free frames")
     better_from: int = col("the state improves from this many free frames on", default=1 << 60)
@@ -319,6 +330,7 @@ class Machine:
     scan_pages: int = col("tunable pages_to_scan of scanners, 0: as their own parameters say")
     scan_sleep_ns: int = col("tunable sleep between scans, 0: as their own parameters say")
     zero_frame: int = col("frame + 1 of the hypervisor's page of zeros, once a guest page maps it")
+    deflate_on_oom: int = col("1: a guest without memory takes pages out of its balloon before it kills a process")
     balance_ns: int = col("period at which balloon targets are asked", default=1_000_000_000)
     flush_ns: int = col("period of a guest's write-back", default=5_000_000_000)
     balloon_chunk: int = col("pages a balloon moves in one step", default=256)

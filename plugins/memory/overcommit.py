@@ -1,32 +1,48 @@
 """Overcommit: VMs may be promised more than there is; what does not fit goes to the hypervisor's swap.
 
-Overview: a VM is admitted while the sum of configured memory stays within `ratio_percent` of machine memory,
-and the sum of reservations within
-machine memory. When free memory falls below `hard`, or a vCPU waits for a frame, pages of the VM that pays
-least for them (most pages per
-share) are written to the hypervisor's swap, chosen at random. A page that is touched again is read back, and
-its vCPU waits.
+Overview: a VM is admitted while the sum of configured memory stays within `ratio_percent` of machine memory, and
+the sum of reservations and overheads within what the host has for guests. From the state hard on, or when a vCPU
+waits for a frame, pages of the VM that pays least for them (shares per page, or what a layer above says) are
+written to the hypervisor's swap: random ones, or with `clock` those that were not touched since the hand last
+passed. No VM is taken below its reservation, and one that holds more than its limit is brought back to it whether
+or not memory is short. A page that is touched again is read back, and its vCPU waits. In the state low a VM that
+holds more than its balloon target allows does not run until free memory has reached hard again.
 
-Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002: sections 3.3 (demand paging
-is the mechanism of last
-resort; a random page, since any better policy may collide with the guest's own), 6.2 (admission:
-reservations), 6.3 (states). The ratio: OpenStack's
-ram_allocation_ratio, 1.5.
+Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002: sections 3.3 (demand paging is
+the mechanism of last resort; a random page, since any better policy may collide with the guest's own), 6.2
+(admission: reservations and overhead), 6.3 (states; low blocks the VMs above their targets). Clock: Corbato, "A
+Paging Experiment with the Multics System", 1968. The ratio: OpenStack's ram_allocation_ratio, 1.5.
 
-Claims: admits VMs whose sum is larger than the machine.
+Claims: admits VMs whose sum is larger than the machine; no VM is taken below its reservation.
 
-Not modelled: swapping a whole VM out; a swap file per VM with its own place.
+Not modelled: swapping a whole VM out; a swap file per VM with its own place; swap read-ahead. A page counts as
+touched in units of 1.05 ms; the time of the clock hand.
 """
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import define, frozen
 
-from hvbench.policy import BY_SWAP, hookimpl, param, reclaim
+from hvbench.policy import (
+    BY_SWAP,
+    FREE_HARD,
+    FREE_LOW,
+    block,
+    hookimpl,
+    param,
+    reclaim,
+    set_timer,
+    state,
+    swappable,
+    unblock,
+)
 
 AXIS = "memory"
 CLAIMS = frozenset({"overcommits"})
-HARD = 2
+LIMITS, BLOCKED = 0, 1
+LIMIT_NS = 1_000_000_000
+BLOCKED_NS = 100_000_000
+"""So often VMs are held to their limits, and blocked VMs looked at."""
 
 
 @frozen
@@ -43,6 +59,40 @@ class Params:
     batch_pages: int = param(
         1024, unit="pages", low=1, help="pages swapped out at once, at most", source="choice of this project: 4 MiB"
     )
+    clock: bool = param(
+        False,
+        help="whether victims are those not touched since the clock hand last passed, instead of random ones",
+        source="Waldspurger 2002, 3.3: ESX takes random ones",
+    )
+    block_in_low: bool = param(
+        True,
+        help="whether VMs above their targets stand still in the state low",
+        source="Waldspurger 2002, 6.3",
+    )
+
+
+@state("vmem")
+@define
+class Hand:
+    """The clock hand of a VM, when it last began a round, and whether its vCPUs are blocked."""
+
+    hand: int = 0
+    blocked: int = 0
+
+
+@state("page")
+@define
+class Passed:
+    """The stamp that a page had when the hand passed it."""
+
+    seen_stamp: int = 0
+
+
+@hookimpl
+def mem_init(host, now):
+    for m in range(host.vms):
+        if host.vmem[m].limit < host.vmem[m].pages:
+            set_timer(host, LIMITS, now + LIMIT_NS)
 
 
 @hookimpl
@@ -58,9 +108,67 @@ def mem_admit(host, vm):
 
 
 @hookimpl
-def mem_reclaim(host, pages, state):
-    if state < HARD:
+def mem_reclaim(host, pages, state, now):
+    if state < FREE_HARD:
         return 0
+    if state == FREE_LOW and host.machine[0].state == FREE_LOW and host.params.block_in_low:
+        block_greedy(host, now)
     wanted = min(pages, host.params.batch_pages)
     reclaim(host, -1, BY_SWAP, wanted)
     return wanted
+
+
+@hookimpl
+def mem_timer(host, timer, now):
+    if timer == LIMITS:
+        set_timer(host, LIMITS, now + LIMIT_NS)
+        for m in range(host.vms):
+            x = host.vmem[m]
+            if x.resident > x.limit:
+                reclaim(host, m, BY_SWAP, min(x.resident - x.limit, host.params.batch_pages))
+    elif host.machine[0].state == FREE_LOW:
+        block_greedy(host, now)
+    else:
+        for m in range(host.vms):
+            if host.vmem[m].blocked:
+                host.vmem[m].blocked = 0
+                for v in range(host.vm[m].first_vcpu, host.vm[m].first_vcpu + host.vm[m].vcpus):
+                    unblock(host, v)
+
+
+def block_greedy(host, now):
+    """Block the VMs that hold more than their balloon targets allow; those that came below theirs go on."""
+    set_timer(host, BLOCKED, now + BLOCKED_NS)
+    for m in range(host.vms):
+        x = host.vmem[m]
+        greedy = x.balloon_target > 0 and x.resident > x.pages - x.balloon_target
+        first = host.vm[m].first_vcpu
+        if greedy and x.blocked == 0:
+            x.blocked = 1
+            for v in range(first, first + host.vm[m].vcpus):
+                block(host, v)
+        elif x.blocked and not greedy:
+            x.blocked = 0
+            for v in range(first, first + host.vm[m].vcpus):
+                unblock(host, v)
+
+
+@hookimpl
+def mem_pick_victim(host, vm):
+    """With `clock` the first page from the hand on that was not touched since the hand passed it; else any."""
+    if not host.params.clock:
+        return -1
+    x = host.vmem[vm]
+    used = x.pages if host.machine[0].large_backing else x.fresh
+    # a whole round gives every page its second chance, the next one finds a victim
+    for _ in range(2 * used):
+        if x.hand >= used:
+            x.hand = 0
+        g = x.first + x.hand
+        x.hand += 1
+        if swappable(host, g):
+            page = host.page[g]
+            if page.seen_stamp == page.stamp + 1:
+                return g
+            page.seen_stamp = page.stamp + 1
+    return -1

@@ -152,7 +152,7 @@ def leave_all(host, vcpu):
 
 
 def promise(host, vcpu, period_ns, slice_ns):
-    """Set an entity's slice in each period, and what a turn in extra time costs one with such a share."""
+    """Set an entity's period, and its slice in each."""
     v = host.vcpu[vcpu]
     v.period_ns = v.period_orig_ns = period_ns
     v.slice_ns = v.slice_orig_ns = slice_ns

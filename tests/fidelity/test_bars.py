@@ -81,3 +81,21 @@ def test_the_calibration_points_of_the_cache_model_are_reproduced(runs: Runs) ->
     values = BAR.read(results, inputs("FB1"))
     assert values["5ms.n4"] == pytest.approx(inputs("FB1")["5ms.n4"], abs=0.005)
     assert values["5ms.n128"] == pytest.approx(inputs("FB1")["5ms.n128"], abs=0.005)
+
+
+@pytest.mark.slow
+def test_the_disk_demand_is_the_best_fit_to_the_unweighted_curve(runs: Runs) -> None:
+    from hvbench.fidelity import fb5
+    from hvbench.fidelity.numbers import inputs
+
+    errors = fb5.fit(runs.stage)
+    assert min(errors, key=lambda demand: errors[demand]) == inputs("FB5")["b.demand"]
+
+
+def test_a_disk_that_is_wanted_levels_weights(runs: Runs) -> None:
+    """The mechanism behind FB5 (b), whatever the fit says: the more disk, the less the weights count."""
+    from hvbench.fidelity import fb5
+
+    ratios = [fb5.ratio(runs.stage, demand) for demand in (0.01, 0.2, 0.4, 0.8)]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[0] > 7 and ratios[-1] < 1.5

@@ -11,25 +11,9 @@ from hypothesis import strategies as st
 
 from hvbench.build import HostSpec
 from hvbench.policy import hookimpl
-from tests.builders import Done, bundled, numbers, run, run_in_slices, scheduler
-from tests.kernel import consistency
+from hvbench.testing import laws_cpu
+from tests.builders import bundled, numbers, run, run_in_slices, scheduler
 from tests.strategies import LEGAL, hosts, legal_params
-
-
-def check_sums(done: Done) -> None:
-    """The kernel's own figures add up."""
-    measured = done.horizon_ns - done.warmup_ns
-    for p in done.pcpu:
-        assert int(p["guest_ns"] + p["refill_ns"] + p["hypervisor_ns"] + p["idle_ns"]) == measured
-        assert min(p["guest_ns"], p["refill_ns"], p["hypervisor_ns"], p["idle_ns"]) >= 0
-    for e in done.vcpu:
-        assert 0 <= int(e["run_measured_ns"] + e["ready_ns"]) <= measured
-    busy = done.pcpu["guest_ns"] + done.pcpu["refill_ns"] + done.pcpu["hypervisor_ns"]
-    assert int(done.vcpu["run_measured_ns"].sum()) == int(busy.sum())
-    assert int(done.vcpu["overhead_ns"].sum()) == int(done.pcpu["hypervisor_ns"].sum())
-    assert int(done.vm["overhead_ns"].sum()) == int(done.pcpu["hypervisor_ns"].sum())
-    assert int(done.vm["refill_ns"].sum()) == int(done.pcpu["refill_ns"].sum())
-    assert int(done.pcpu["dispatches"].sum()) == int(done.vcpu["dispatches"].sum())
 
 
 class Watcher:
@@ -83,7 +67,7 @@ def test_run_ready_and_blocked_as_the_hooks_tell_it(spec: HostSpec, params: dict
     watcher = Watcher(spec)
     done = run(spec, scheduler(LEGAL), "interpreted", observers=(watcher,), **params)
     assert done.error is None, done.error
-    check_sums(done)
+    laws_cpu.time_adds_up(done.memory)
     watcher.close()
     measured = spec.horizon_ns - spec.warmup_ns
     for v, spent in enumerate(watcher.spent):
@@ -95,7 +79,7 @@ def test_run_ready_and_blocked_as_the_hooks_tell_it(spec: HostSpec, params: dict
 @settings(max_examples=40)
 @given(hosts(longest_ns=40_000), legal_params, st.integers(1, 30))
 def test_tables_are_consistent_between_events(spec: HostSpec, params: dict[str, int], events: int) -> None:
-    done = run_in_slices(spec, scheduler(LEGAL), events, consistency.check, **params)
+    done = run_in_slices(spec, scheduler(LEGAL), events, laws_cpu.consistent, **params)
     assert done.error is None, done.error
 
 
@@ -104,7 +88,7 @@ def test_tables_are_consistent_between_events(spec: HostSpec, params: dict[str, 
 def test_sums_hold_on_longer_cells(kernel: object, spec: HostSpec, params: dict[str, int]) -> None:
     done = run(spec, scheduler(LEGAL), "compiled", **params)
     assert done.error is None, done.error
-    check_sums(done)
+    laws_cpu.time_adds_up(done.memory)
 
 
 @settings(max_examples=40)
@@ -112,7 +96,7 @@ def test_sums_hold_on_longer_cells(kernel: object, spec: HostSpec, params: dict[
 def test_sums_hold_under_bundled_policies(kernel: object, spec: HostSpec, name: str) -> None:
     done = run(spec, bundled(name), "compiled")
     assert done.error is None, done.error
-    check_sums(done)
+    laws_cpu.time_adds_up(done.memory)
 
 
 @settings(max_examples=40)

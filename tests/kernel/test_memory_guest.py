@@ -83,8 +83,9 @@ def test_more_than_the_guest_has_goes_to_its_swap_and_comes_back(replacement):
 
 def test_without_swap_the_guest_kills():
     memory, vm = one([touch(0, 0, 200, write=True)], GuestMemory(100, swap_pages=0), [(ANON, 200)])
-    assert vm["oom_kills"] >= 1
-    assert memory.tables["thread"]["op"][0] == 1
+    # killed whenever it has filled the guest, and started again 100 ms later, it never gets to its end
+    assert 90 <= vm["oom_kills"] <= 100
+    assert memory.tables["group"]["loops"][0] == 0
 
 
 def test_clean_cache_is_given_up_before_anything_is_swapped_or_killed():

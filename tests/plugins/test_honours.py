@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from hvbench import honours
 from hvbench.axes import AXES
+from hvbench.build import FaultSpec
 from hvbench.build_io import IoSpec
 from hvbench.cell import Cell, CellResult, Choice
 from hvbench.plugins import Policy, Registry, bind_params
@@ -16,7 +18,7 @@ from hvbench.simulate import note_ignored
 from hvbench.state import schema
 from tests import io_hosts
 from tests.builders import MS, ROOT, US, Done, compute, host, load_file, numbers, run, sleep, vm
-from tests.plugins.scheduling import FOREVER
+from tests.plugins.scheduling import FOREVER, busy_mix
 from tests.test_honours import SETTINGS, workload
 
 FILES = sorted(path for path in (ROOT / "plugins" / "scheduler").glob("*.py") if not path.stem.startswith("_"))
@@ -128,3 +130,14 @@ def test_host_threads_are_scheduled_beside_vcpus(path: Path, pcpus: int) -> None
     assert len(threads) > 0 and int(threads["ran_ns"].sum()) > 0
     assert int(memory.tables["io"]["completed"][0]) >= 4, "the readers are served"
     assert min(numbers(vcpu["ran_ns"][:3])) > 0, "and nobody starves"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_pcpus_leave_and_come_back_and_vms_die(path: Path) -> None:
+    """Whoever ran or waited on a pCPU that leaves runs elsewhere; who dies is not answered again."""
+    faults = (FaultSpec("pcpu", 0, 10 * MS, 30 * MS), FaultSpec("pcpu", 2, 15 * MS), FaultSpec("guest", 1, 40 * MS))
+    spec = attrs.evolve(busy_mix(3, horizon_ns=60 * MS, cap=60), faults=faults)
+    done = run(spec, load_file(path), "interpreted", **SHORT.get(path.stem, {}))
+    assert done.error is None, done.reason
+    assert min(numbers(done.vcpu["ran_ns"])) > 0
+    assert done.pcpu["busy_ns"][0] <= 40 * MS and done.pcpu["busy_ns"][2] <= 15 * MS

@@ -72,7 +72,7 @@ def test_balloon_frees_what_guests_do_not_need_without_host_swap():
         [GuestMemory(1000)] * 2,
         [[(ANON, 200), (OWN, 700)]] * 2,
         stack("balloon", ("overcommit", {"ratio_percent": 1000})),
-        frames=1930,
+        frames=1880,
         host_swap_pages=2000,
         horizon_ns=20 * SECOND,
     )
@@ -92,7 +92,7 @@ def test_balloon_gives_back_when_memory_is_free_again():
         [GuestMemory(1000)] * 2,
         [[(ANON, 800), (OWN, 500)]] * 2,
         stack("balloon", ("overcommit", {"ratio_percent": 1000})),
-        frames=1700,
+        frames=1680,
         host_swap_pages=2000,
         horizon_ns=60 * SECOND,
     )
@@ -102,10 +102,11 @@ def test_balloon_gives_back_when_memory_is_free_again():
     assert most > 0
     rig.conserved(memory)
     machine = memory.tables["machine"][0]
-    # whoever holds a balloon at the end holds it because memory is short, not because nobody looked
-    assert (
-        memory.tables["vmem"]["ballooned"].sum() == 0 or machine["free"] < machine["high"] + 2 * machine["hysteresis"]
-    )
+    vmem = memory.tables["vmem"]
+    # all that is free beyond the host's goal is given out as room to grow, but for steps too small to take
+    sizes = (vmem["pages"] - vmem["ballooned"]).sum()
+    room = vmem["resident"].sum() + machine["free"] - machine["goal"]
+    assert abs(sizes - room) <= 2 * 1000 // 400 + 2
 
 
 def test_balloon_leaves_a_vm_its_reservation():

@@ -1,4 +1,4 @@
-"""What must hold of a host's memory between two events, whatever a policy does."""
+"""Laws of the CPU side: what must hold of a host's memory between two events, and of its figures at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hvbench.state.memory import HostMemory
 from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, T_DEAD, T_ON_VCPU, T_READY
 
 
-def check(memory: HostMemory) -> None:
+def consistent(memory: HostMemory) -> None:
     """Run states, the arrival-ordered list, idle pCPUs, guest queues and the heap agree with each other."""
     header = memory.header[0]
     if header["error"]:
@@ -85,3 +85,23 @@ def _heap(memory: HostMemory) -> None:
             up = event[(at - 1) // 2]
             assert (up["time_ns"], up["order"]) < (event["time_ns"][at], event["order"][at])
     assert (memory.tables["position"]["at"] >= 0).sum() == length
+
+
+def time_adds_up(memory: HostMemory) -> None:
+    """At the end of a cell: every nanosecond of a pCPU and of an entity is accounted for, once."""
+    header, t = memory.header[0], memory.tables
+    measured = int(header["horizon_ns"] - header["warmup_ns"])
+    pcpu, vcpu, vm = t["pcpu"], t["vcpu"], t["vm"]
+    for p in pcpu:
+        assert int(p["guest_ns"] + p["refill_ns"] + p["hypervisor_ns"] + p["idle_ns"]) == measured
+        assert min(p["guest_ns"], p["refill_ns"], p["hypervisor_ns"], p["idle_ns"]) >= 0
+    for e in vcpu:
+        assert 0 <= int(e["run_measured_ns"] + e["ready_ns"]) <= measured
+    busy = pcpu["guest_ns"] + pcpu["refill_ns"] + pcpu["hypervisor_ns"]
+    assert int(vcpu["run_measured_ns"].sum()) == int(busy.sum())
+    assert int(vcpu["overhead_ns"].sum()) == int(pcpu["hypervisor_ns"].sum())
+    assert int(pcpu["dispatches"].sum()) == int(vcpu["dispatches"].sum())
+    if not (vcpu["vm"] < 0).any():
+        # what is done for the host itself belongs to no VM
+        assert int(vm["overhead_ns"].sum()) == int(pcpu["hypervisor_ns"].sum())
+        assert int(vm["refill_ns"].sum()) == int(pcpu["refill_ns"].sum())

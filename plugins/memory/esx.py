@@ -1,0 +1,59 @@
+"""ESX: share, balloon with an idle-memory tax, then swap, driven by the states of free memory.
+
+Overview: a stack in the order in which ESX reclaims: pages are shared all the time; in the state soft balloons
+inflate, sized by shares and the idle-memory tax; from hard on pages go to the hypervisor's swap, at random, of
+whoever pays least; in low VMs above their targets stand still. `minfree` sets the thresholds of ESX 6 (high 400,
+clear 100, soft 64, hard 32, low 16 % of minFree) instead of ESX 3's (6/4/2/1 % of memory).
+
+Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002; VMware, "Understanding Memory
+Resource Management in VMware ESX 4.1"; D. Epping, "What happens at which vSphere memory state?", yellow-bricks.com,
+2015.
+
+Claims: reclaims without host swap where guests have something to give; admits VMs whose sum is larger than the
+machine.
+
+Not modelled: memory schedulers' resource pools; see the layers.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from hvbench.policy import Layer, hookimpl, param
+
+AXIS = "memory"
+CLAIMS = frozenset({"shares", "balloons", "taxes-idle-memory", "overcommits"})
+
+
+@frozen
+class Params:
+    """Parameters of esx; those of its layers otherwise as by default."""
+
+    minfree: bool = param(
+        False, help="thresholds of ESX 6, in percent of minFree and with a state clear", source="choice of this project"
+    )
+    tax_percent: int = param(
+        75, unit="percent", low=0, high=99, help="tax rate on idle memory", source="ESX: Mem.IdleTax 75"
+    )
+    ratio_percent: int = param(
+        150,
+        unit="percent",
+        low=1,
+        help="configured memory of all VMs, at most so much of machine memory",
+        source="OpenStack Nova: ram_allocation_ratio 1.5; ESX itself admits by reservations",
+    )
+    deflate_on_oom: bool = param(
+        False,
+        help="whether a guest without memory takes pages out of its balloon before it kills a process",
+        source="ESX's vmmemctl has none",
+    )
+
+
+@hookimpl
+def hvbench_memory_stack(params):
+    return (
+        Layer("page-sharing"),
+        Layer("idle-tax", {"tax_percent": params.tax_percent, "deflate_on_oom": params.deflate_on_oom}),
+        Layer("overcommit", {"ratio_percent": params.ratio_percent}),
+        Layer("esx-states", {"minfree": params.minfree}),
+    )
