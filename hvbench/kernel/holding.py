@@ -31,12 +31,18 @@ def hold(host: Any, v: int) -> None:
 
 
 @jit
-def end_costopped(host: Any, v: int) -> None:
-    """An entity is not co-stopped any more, or has a second reason not to run: account the time until now."""
+def account_costopped(host: Any, v: int) -> None:
+    """Account the time that an entity has been co-stopped until now."""
     e = host.vcpu[v]
     if host.now > host.warmup_ns:
         e.costopped_ns += host.now - max(e.runnable_since_ns, host.warmup_ns)
-    e.state = BLOCKED
+
+
+@jit
+def end_costopped(host: Any, v: int) -> None:
+    """An entity is not co-stopped any more, or has a second reason not to run."""
+    account_costopped(host, v)
+    host.vcpu[v].state = BLOCKED
 
 
 @jit

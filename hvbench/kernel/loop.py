@@ -13,7 +13,7 @@ from hvbench.kernel.events import K_CONTROL, K_DEVICE, K_MEMORY, K_PCPU, K_THREA
 from hvbench.kernel.faults import fault_event, nobody_lives
 from hvbench.kernel.guards import E_DEADLOCK, E_STARVED, fail
 from hvbench.kernel.guest import FAULTS, HALTS, YIELDS, advance, start_group, thread_timer
-from hvbench.kernel.holding import end_costopped
+from hvbench.kernel.holding import account_costopped
 from hvbench.kernel.hook_rows import (
     SCHED_INIT,
     SCHED_PCPU_ONLINE,
@@ -272,4 +272,4 @@ def finish(host: Any) -> None:
         v = e.next_runnable
     for v in range(host.guest_vcpus):
         if host.vcpu[v].state == COSTOPPED:
-            end_costopped(host, v)
+            account_costopped(host, v)

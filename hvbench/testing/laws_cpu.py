@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvbench.state.memory import HostMemory
-from hvbench.state.records import BLOCKED, RUNNABLE, RUNNING, T_DEAD, T_ON_VCPU, T_READY
+from hvbench.state.records import BLOCKED, COSTOPPED, RUNNABLE, RUNNING, T_DEAD, T_ON_VCPU, T_READY
 
 
 def consistent(memory: HostMemory) -> None:
@@ -30,7 +30,9 @@ def _entities(memory: HostMemory) -> None:
     assert set(listed) == {int(i) for i in (vcpu["state"] == RUNNABLE).nonzero()[0]}
     for e in vcpu:
         if e["hold"]:
-            assert e["state"] == BLOCKED, "whoever is held neither runs nor waits for a CPU"
+            assert e["state"] in (BLOCKED, COSTOPPED), "whoever is held neither runs nor waits for a CPU"
+        co_stopped = e["costop"] == 1 and e["hold"] == 1 and e["wake_pending"] == 1
+        assert (e["state"] == COSTOPPED) == co_stopped, "co-stopped is who has work and is stopped for siblings only"
         assert min(e["debt_ns"], e["overhead_left_ns"], e["ready_ns"], e["ran_ns"]) >= 0
 
 

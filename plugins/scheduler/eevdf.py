@@ -96,11 +96,6 @@ class Params:
     delay_dequeue: bool = param(
         True, help="who sleeps while it owes stays in the queue", source=f"{_FEATURES}: DELAY_DEQUEUE true (since 6.12)"
     )
-    pick_buddy: bool = param(
-        True,
-        help="the target of a directed yield runs next, if it is eligible",
-        source="Linux 6.14, kernel/sched/features.h: PICK_BUDDY true (before: NEXT_BUDDY, false)",
-    )
     bandwidth_period_ns: int = param(
         100_000_000,
         unit="ns",
@@ -383,7 +378,8 @@ def sched_pick_next(host, pcpu, prev, now):
     while True:
         best = p.buddy
         p.buddy = NONE
-        if best < 0 or not host.params.pick_buddy or eligible(host, pcpu, best) == 0:
+        if best < 0 or eligible(host, pcpu, best) == 0:
+            # the target of a directed yield, if it is eligible [PICK_BUDDY, 6.14; not picked from 6.6 to 6.13]
             best = earliest(host, pcpu, curr)
         if best < 0 or host.vcpu[best].delayed == 0:
             break
