@@ -105,8 +105,8 @@ def overcommits(lab: Lab) -> str:
     MEMORY,
     "takes memory with balloons when the machine is short",
     claim="balloons",
-    how="""Two guests of 1,000 pages fill a machine of 1,700 frames with memory and page cache, for 20 seconds: balloons must
-    inflate.""",
+    how="""Two guests of 1,000 pages fill a machine of 1,700 frames with memory and page cache, for 20 seconds:
+    balloons must inflate.""",
 )
 def balloons(lab: Lab) -> str:
     story = probes.memory_host((300, 800), frames=1_700, cached=500, horizon_ns=20 * S)
@@ -151,7 +151,7 @@ def gives_back(lab: Lab) -> str:
     MEMORY,
     "comes to share equal pages",
     claim="shares",
-    how="Two VMs hold the same 300 contents and never write them again; within ten minutes frames must have been saved.",
+    how="Two VMs hold the same 300 contents and never write them again; within ten minutes frames must be saved.",
 )
 def shares(lab: Lab) -> str:
     story = probes.memory_host((300, 300), frames=1_000, same=True, horizon_ns=600 * S)

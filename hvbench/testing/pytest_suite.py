@@ -5,8 +5,8 @@
     test_my_policy = conformance("my_policy.py")
 
 The policy is checked once a session, in a process of its own, when its first item runs; each item then reports its own
-check. `expected_failures` maps a check that is known to fail to the reason why: its item is an xfail, and fails when the
-check passes. A check of something that is not claimed is skipped with what was found.
+check. `expected_failures` maps a check that is known to fail to the reason why: its item is an xfail, and fails when
+the check passes. A check of something that is not claimed is skipped with what was found.
 """
 
 from __future__ import annotations
