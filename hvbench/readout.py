@@ -118,6 +118,7 @@ _PAGE_COUNTS = (
     "disk_reads_avoided",
     "cow_breaks",
     "oom_kills",
+    "guest_faults",
     "host_faults",
 )
 

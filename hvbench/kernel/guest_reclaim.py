@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
+from hvbench.kernel.access import machine_code, prefetch
 from hvbench.kernel.host_memory import back
 from hvbench.kernel.io_codes import IO_GUEST_SWAP_OUT, IO_GUEST_WRITE
 from hvbench.kernel.memory_io import io_new, wake_threads
@@ -338,6 +339,11 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
         looked += 1
         pg = host.page[g]
         flags = pg.flags
+        if machine_code():
+            # the next victim lies anywhere in memory, and so does what it holds
+            after = pg.prev - 1
+            prefetch(host.mapping, host.page[max(after, 0)].owner - 1)
+            prefetch(host.page, host.page[max(after, 0)].prev - 1)
         if flags & P_WRITEBACK:
             if flags & P_FILE and not flags & P_RECLAIM:
                 pg.flags = flags | P_RECLAIM
@@ -363,7 +369,7 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
         if flags & P_FILE:
             if flags & P_DIRTY:
                 p = row - host.object[o].first
-                n = write_run(host, o, p, host.object[o].pages, m, v, P_RECLAIM)
+                n = write_run(host, o, p, host.object[o].pages if linux else p + 1, m, v, P_RECLAIM)
                 if n < 0:
                     got = -1
                     break

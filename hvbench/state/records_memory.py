@@ -28,7 +28,8 @@ P_SHARED = 1 << 10
 P_SWAPPING = 1 << 11
 P_FREE = 1 << 12
 P_LISTED = 1 << 13
-P_NEW = 1 << 14
+P_NEW_SHIFT = 14
+P_NEW = 1 << P_NEW_SHIFT
 P_HOSTIN = 1 << 15
 P_WATCHED = 1 << 16
 P_VM_SHIFT = 20
@@ -76,8 +77,8 @@ EXTENT_PAGES = 512
 
 IMAGE_CONTENT = 1 << 30
 """From here on a mapping's content is a row of image_content."""
-VERSIONS = (1 << 31) - 1
-"""Versions of written pages, before they begin again."""
+VERSION_MASK = (1 << 31) - 1
+"""Versions of written pages begin again after so many."""
 
 
 @record("page")
@@ -280,6 +281,7 @@ class Vmem:
     oom_due: int = col("1: a process is to be killed")
     oom_kills: int = col("processes killed by the guest, since the end of the warm-up")
     oom_deflated_pages: int = col("pages that balloons gave back instead of a kill, since the end of the warm-up")
+    guest_faults: int = col("accesses to a page that was not in guest memory, since the end of the warm-up")
     host_faults: int = col("host faults: first touches and swap-ins, since the end of the warm-up")
     stalled_ns: int = col("time its vCPUs waited for a host fault, since the end of the warm-up")
     splits: int = col("2 MiB mappings that were split, since the end of the warm-up")
