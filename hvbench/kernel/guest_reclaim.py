@@ -344,6 +344,11 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
             after = pg.prev - 1
             prefetch(host.mapping, host.page[max(after, 0)].owner - 1)
             prefetch(host.page, host.page[max(after, 0)].prev - 1)
+        if flags & P_REF and x.replacement == CLOCK:
+            # its second chance, also of a page that is just being written
+            pg.flags = flags & ~P_REF
+            list_front(host, which, g)
+            continue
         if flags & P_WRITEBACK:
             if flags & P_FILE and not flags & P_RECLAIM:
                 pg.flags = flags | P_RECLAIM
@@ -355,14 +360,11 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
                 break
             list_front(host, which, g)
             continue
-        if flags & P_REF and (linux or x.replacement == CLOCK):
+        if flags & P_REF and linux:
             pg.flags = flags & ~P_REF
-            if linux:
-                list_remove(host, which, g)
-                pg.flags = pg.flags | P_ACTIVE
-                list_push(host, list_of(host, m, pg.flags), g)
-            else:
-                list_front(host, which, g)
+            list_remove(host, which, g)
+            pg.flags = pg.flags | P_ACTIVE
+            list_push(host, list_of(host, m, pg.flags), g)
             continue
         row = pg.owner - 1
         o = object_of_row(host, m, row)

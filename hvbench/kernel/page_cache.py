@@ -132,7 +132,7 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
     """Read a run of missing pages from the guest's disk, beginning with page `p`; the thread waits for it.
 
     Of a file: what the operation asks for up to READ_RUN pages, and beyond it the read-ahead, where it is read in
-    sequence. Of the swap area: neighbours in object and swap, up to SWAP_RUN. Under `lru`, `clock` and `fifo`: the page.
+    sequence. Of the swap area: neighbours in object and swap, up to SWAP_RUN. Else than under `linux`: the page.
     """
     x = host.object[o]
     m = x.vm
