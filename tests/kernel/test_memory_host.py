@@ -473,10 +473,10 @@ def test_large_backing_gives_512_frames_and_is_split_when_a_part_is_taken():
     ops = [touch(0, 0, 3, write=True), sleep(1000 * SECOND)]
     options = {"large_backing": True, "frames": 8192}
     vm = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], **options).tables["vmem"][0]
-    assert vm["resident"] == 512 and vm["large"] == 1 and vm["splits"] == 0
+    assert vm["resident"] == 512 and vm["large"] == 1 and vm["extents_split_balloon"] == 0
     memory = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], stack(fixed(2000)), **options)
     vm = memory.tables["vmem"][0]
-    assert vm["large"] == 0 and vm["splits"] == 1
+    assert vm["large"] == 0 and vm["extents_split_balloon"] == 1
 
 
 def overhead(ppm, nested, **options):
