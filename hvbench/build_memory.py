@@ -12,8 +12,9 @@ swap_out 48.9 us. A host fault: Adams and Agesen, ASPLOS 2006, figure 4, hardwar
 cycles of which 1,093 native, at
 3.8 GHz: 2.7 us. An invalidation: Dall et al., ATC 2017, table 2, virtual IPI on x86 3,102 cycles at 2.1 GHz:
 1.5 us. One page of a
-scan: 4 KiB at 4 GB/s. Overhead of nested tables: 8 bytes a 4 KiB page, in pages: 1 / 512. Fixed overhead of a
-VM: Waldspurger 2002, section 5.1:
+scan: 4 KiB at 4 GB/s. Splitting a 2 MiB mapping: a page for the table, as for a host fault, and its 512 entries
+written, 4 KiB at 4 GB/s; the invalidation is charged on top. Overhead of nested tables: 8 bytes a 4 KiB page, in
+pages: 1 / 512. Fixed overhead of a VM: Waldspurger 2002, section 5.1:
 32 MB, of which 4 to 8 MB frame buffer; a quarter of it is taken, for a server without one.
 """
 
@@ -110,6 +111,8 @@ class GuestMemory:
     readahead_pages: int = 32
     swappiness: int = 60
     image: BaseImage | None = None
+    large_backing: bool | None = None
+    """Whether the hypervisor backs it by 2 MiB; None: as the host says."""
 
 
 @attrs.frozen
@@ -123,7 +126,7 @@ class MemoryCosts:
     swap_out_ns: int = 48_900
     swap_in_ns: int = 10_000
     invalidate_ns: int = 1_500
-    split_ns: int = 10_000
+    split_ns: int = 3_700
     balloon_ns: int = 2_000
     guest_scan_ns: int = 200
 
@@ -264,6 +267,8 @@ def fill(memory: HostMemory, spec: MemorySpec, first_thread: int, first_host_thr
             _fill_image(memory, vms[m], m, guest, contents[id(guest.image)])
     for m in range(len(spec.vms)):
         _fill_warm(memory, m, _warm_rows(memory, spec, vms, where, m))
+    for m in range(len(spec.vms)):
+        _back_extents(memory, m)
     machine = memory.tables["machine"][0]
     machine["free"] = spec.frames - machine["fresh"]
 
@@ -290,7 +295,6 @@ def _fill_machine(memory: HostMemory, spec: MemorySpec, first_host_thread: int) 
         "balance_ns": spec.balance_ns,
         "flush_ns": spec.flush_ns,
         "balloon_rate": spec.balloon_pages_per_s,
-        "large_backing": spec.large_backing,
         "overhead_ppm": spec.overhead_ppm,
         **attrs.asdict(spec.costs),
     }
@@ -367,6 +371,7 @@ def _fill_vm(
         "shares": guest.shares or default_shares(guest.pages),
         "overhead_fixed": spec.vm_overhead_pages,
         "first_extent": extent,
+        "large_backing": spec.large_backing if guest.large_backing is None else guest.large_backing,
     }
     for name, value in values.items():
         x[name] = value
@@ -507,6 +512,30 @@ def _put_frames(memory: HostMemory, m: int, g: Any, span: Any) -> None:
         if machine["slot_hand"] >= machine["slots"]:
             machine["slot_hand"] = 0
         x["swapped"] += out
+
+
+def _back_extents(memory: HostMemory, m: int) -> None:
+    """The hypervisor backed a VM by 2 MiB while its guest booted: whole extents, as far as free memory stays high."""
+    machine, x = memory.tables["machine"][0], memory.tables["vmem"][m]
+    page, frame = memory.tables["page"], memory.tables["page_frame"]
+    if not x["large_backing"]:
+        return
+    used = -(-int(x["fresh"]) // EXTENT_PAGES)
+    for number in range(min(used, int(x["pages"]) // EXTENT_PAGES)):
+        first = int(x["first"]) + number * EXTENT_PAGES
+        span = page[first : first + EXTENT_PAGES]
+        bare = np.flatnonzero(span["frame"] == 0)
+        fresh = int(machine["fresh"])
+        if (span["frame"] < 0).any() or int(machine["frames"]) - fresh - len(bare) < machine["high"]:
+            continue
+        given = fresh + np.arange(len(bare))
+        span["frame"][bare] = given + 1
+        span["flags"][bare] = m << P_VM_SHIFT
+        frame["refs"][given], frame["owner"][given] = 1, first + bare + 1
+        machine["fresh"] = fresh + len(bare)
+        memory.tables["extent"]["large"][int(x["first_extent"]) + number] = 1
+        x["resident"] += len(bare)
+        x["large"] += 1
 
 
 # from traces -----------------------------------------------------------------------------------------------------

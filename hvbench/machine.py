@@ -15,6 +15,8 @@ MOST_PCPUS = 512
 SSD_SOURCE = "Intel SSD DC S3500 product specification, 2013 (cited from memory)"
 HDD_SOURCE = "Seagate Barracuda 7200.12 data sheet, 2009 (cited from memory)"
 
+BACKINGS = ("4KiB", "2MiB")
+
 
 @define(frozen=True)
 class Disk:
@@ -289,8 +291,11 @@ class Host:
         source="ESX: a swap file as large as the VM's memory without reservation",
         low=0,
     )
-    large_backing: bool = setting(
-        "whether the hypervisor backs guests by 2 MiB where it can", default=False, source=f"{OWN}: 4 KiB"
+    backing: str = setting(
+        "pages by which the hypervisor backs guests, while free memory is high",
+        default="4KiB",
+        legal=BACKINGS,
+        source=f"{OWN}: 4 KiB; 2MiB: as KVM with transparent huge pages, and ESX, back by default",
     )
     guest_spin_ns: int = setting(
         "how long a guest's thread spins at a held lock before it waits",

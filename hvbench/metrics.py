@@ -78,6 +78,11 @@ METRICS: tuple[Metric, ...] = (
     _policy("ksm_stable_node_chains", "count", "neutral", "KSM chains", "Contents with more pages than one merged page may stand for."),
     _policy("ksm_stable_node_dups", "count", "neutral", "KSM dups", "Merged pages in such chains."),
     _policy("ksm_zero_pages", "pages", "higher", "KSM zero pages", "Pages that stand on the host's page of zeros."),
+    _cell("large_extents_avg", "count", "higher", "2 MiB mappings", "Guest memory mapped by 2 MiB, averaged over time, in such mappings."),
+    _cell("extents_split_balloon", "count", "lower", "split: balloon", "2 MiB mappings split because a page of them went to a balloon."),
+    _cell("extents_split_share", "count", "lower", "split: sharing", "2 MiB mappings split because a page of them was shared."),
+    _cell("extents_split_swap", "count", "lower", "split: swap", "2 MiB mappings split because a page of them was swapped out by the hypervisor."),
+    _cell("guest_faults", "count", "lower", "guest faults", "Accesses to a page that was not in guest memory."),
     # storage
     _cell("disk_read_requests", "count", "lower", "disk reads", "Read requests that reached a medium."),
     _cell("disk_write_requests", "count", "lower", "disk writes", "Write requests that reached a medium."),
@@ -93,6 +98,8 @@ METRICS: tuple[Metric, ...] = (
     # the simulation itself
     _cell("decisions", "count", "neutral", "decisions", "Calls of sched_pick_next."),
     _cell("events", "count", "neutral", "events", "Entries popped from the event heap that were not cancelled."),
+    _cell("memory_state_bytes", "bytes", "neutral", "page state", "What the simulation held for guest pages and machine frames that were ever used."),
+    _cell("policy_state_bytes", "bytes", "neutral", "policy state", "What the policies of the cell declared for their own state."),
     # per VM
     _vm("slowdown", "ratio", "lower", "slowdown", "Its rate alone over its rate here."),
     _vm("progress_per_s", "1/s", "higher", "rate", "Recorded work (requests where marked) completed a second."),

@@ -210,6 +210,7 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
                 reservation_pages=vm.spec.memory_reservation_pages,
                 limit_pages=vm.spec.memory_limit_pages,
                 shares=vm.spec.memory_shares,
+                large_backing=None if vm.spec.backing == "host" else vm.spec.backing == "2MiB",
                 image=load_image(vm.image_path) if vm.image_path else None,
             )
         )
@@ -224,7 +225,7 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
         hypervisor_pages=host.hypervisor_pages + place.host_os_pages,
         reserve_pages=int(host.memory_pages * host.reserve_share),
         host_swap_pages=host.swap_pages or sum(g.pages for g in guests),
-        large_backing=host.large_backing,
+        large_backing=host.backing == "2MiB",
     )
 
 

@@ -122,8 +122,34 @@ _PAGE_COUNTS = (
     "disk_reads_avoided",
     "cow_breaks",
     "oom_kills",
+    "extents_split_balloon",
+    "extents_split_share",
+    "extents_split_swap",
+    "guest_faults",
     "host_faults",
 )
+
+
+PER_PAGE = ("page", "mapping", "guest_slot", "host_slot", "extent")
+"""Tables with a row for each guest page, page of an object, or page of a swap area; table page_frame has the frames."""
+
+
+def rows_in_use(table: np.ndarray[Any, Any]) -> int:
+    """Rows that are not all zeros: those that were ever used, since an unused row takes no memory."""
+    words = table.view(np.uint8).reshape(len(table), -1)
+    return int(np.count_nonzero(words.view(f"u{min(4, words.shape[1])}").any(axis=1)))
+
+
+def memory_state_bytes(memory: HostMemory) -> int:
+    """Bytes that the kernel holds for guest pages and frames, of those rows that were ever used."""
+    tables = [memory.tables[name] for name in (*PER_PAGE, "page_frame")]
+    return sum(rows_in_use(table) * table.dtype.itemsize for table in tables)
+
+
+def policy_state_bytes(memory: HostMemory) -> int:
+    """Bytes that the policies declared for themselves: own fields of every row, containers, host-wide state."""
+    slots = memory.slots.values()
+    return sum(x.arena.nbytes + sum(own.nbytes for own in x.own.values()) for x in slots)
 
 
 def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
@@ -137,6 +163,9 @@ def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
         "shared_pages_avg": float(table["shared_page_ns"].sum()) / span,
         "resident_pages_avg": float(table["resident_page_ns"].sum()) / span,
         "saved_pages": int(memory.tables["machine"]["saved"][0]),
+        "large_extents_avg": float(table["large_extent_ns"].sum()) / span,
+        "memory_state_bytes": memory_state_bytes(memory),
+        "policy_state_bytes": policy_state_bytes(memory),
     }
 
 
@@ -162,5 +191,6 @@ def vm_memory_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "ballooned_pages_avg": float(row["ballooned_page_ns"]) / span,
         "shared_pages_avg": float(row["shared_page_ns"]) / span,
         "resident_pages_avg": float(row["resident_page_ns"]) / span,
+        "large_extents_avg": float(row["large_extent_ns"]) / span,
         "host_fault_stall_ns": int(row["stalled_ns"]),
     }

@@ -67,7 +67,7 @@ from attrs import define
 
 from hvbench.axes import AXES
 from hvbench.errors import UserError
-from hvbench.machine import Host
+from hvbench.machine import BACKINGS, Host
 from hvbench.nearest import did_you_mean
 from hvbench.settings import OWN, read_table, setting
 
@@ -232,6 +232,12 @@ class VmGroup:
         key="start",
         unit="ns",
         words={"random": START_RANDOM_NS},
+    )
+    backing: str = setting(
+        "pages by which the hypervisor backs it",
+        default="host",
+        legal=("host", *BACKINGS),
+        source=f"{OWN}: as the host's setting says",
     )
     role: str = setting("what it is to the host", default="guest", legal=("guest",))
     guest: Guest = setting("the guest's kernel", factory=Guest)

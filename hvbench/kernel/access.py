@@ -63,6 +63,17 @@ def scatter(stream: int, number: int) -> int:
     return _signed(z ^ (z >> 31))
 
 
+@dual("machine_code")
+def machine_code() -> bool:
+    """Whether this runs compiled. Only for what has no effect but on speed."""
+    return False
+
+
+@dual("prefetch")
+def prefetch(table: Any, index: int) -> None:
+    """Begin to fetch a row of a table into the processor's cache; any index is legal. Interpreted: nothing."""
+
+
 @dual("bit_length_native")
 def bit_length(value: int) -> int:
     """Number of bits of a non-negative int64, 0 for 0."""

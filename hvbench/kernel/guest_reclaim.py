@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvbench.jit import jit
+from hvbench.kernel.access import machine_code, prefetch
 from hvbench.kernel.host_memory import back
 from hvbench.kernel.io_codes import IO_GUEST_SWAP_OUT, IO_GUEST_WRITE
 from hvbench.kernel.memory_io import io_new, wake_threads
@@ -338,6 +339,16 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
         looked += 1
         pg = host.page[g]
         flags = pg.flags
+        if machine_code():
+            # the next victim lies anywhere in memory, and so does what it holds
+            after = pg.prev - 1
+            prefetch(host.mapping, host.page[max(after, 0)].owner - 1)
+            prefetch(host.page, host.page[max(after, 0)].prev - 1)
+        if flags & P_REF and x.replacement == CLOCK:
+            # its second chance, also of a page that is just being written
+            pg.flags = flags & ~P_REF
+            list_front(host, which, g)
+            continue
         if flags & P_WRITEBACK:
             if flags & P_FILE and not flags & P_RECLAIM:
                 pg.flags = flags | P_RECLAIM
@@ -349,21 +360,18 @@ def shrink(host: Any, m: int, v: int, want: int) -> int:
                 break
             list_front(host, which, g)
             continue
-        if flags & P_REF and (linux or x.replacement == CLOCK):
+        if flags & P_REF and linux:
             pg.flags = flags & ~P_REF
-            if linux:
-                list_remove(host, which, g)
-                pg.flags = pg.flags | P_ACTIVE
-                list_push(host, list_of(host, m, pg.flags), g)
-            else:
-                list_front(host, which, g)
+            list_remove(host, which, g)
+            pg.flags = pg.flags | P_ACTIVE
+            list_push(host, list_of(host, m, pg.flags), g)
             continue
         row = pg.owner - 1
         o = object_of_row(host, m, row)
         if flags & P_FILE:
             if flags & P_DIRTY:
                 p = row - host.object[o].first
-                n = write_run(host, o, p, host.object[o].pages, m, v, P_RECLAIM)
+                n = write_run(host, o, p, host.object[o].pages if linux else p + 1, m, v, P_RECLAIM)
                 if n < 0:
                     got = -1
                     break

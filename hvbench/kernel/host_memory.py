@@ -48,6 +48,9 @@ UNSURE = P_ABSENT | P_READING | P_WRITEBACK | P_SWAPPING | P_HOSTIN | P_BALLOON
 
 FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED = 0, 1, 2
 
+SPLIT_BALLOON, SPLIT_SHARE, SPLIT_SWAP = 0, 1, 2
+"""Why a 2 MiB mapping is split: a page of it goes to the balloon, to another VM as well, to the hypervisor's swap."""
+
 NEVER = 1 << 60
 
 
@@ -67,6 +70,7 @@ def account(host: Any, m: int) -> None:
         x.shared_page_ns += x.shared * d
         x.swapped_page_ns += x.swapped * d
         x.resident_page_ns += x.resident * d
+        x.large_extent_ns += x.large * d
 
 
 @jit
@@ -252,19 +256,35 @@ def drop_frame(host: Any, g: int, m: int) -> None:
 
 
 @jit
-def split(host: Any, g: int, m: int, by: int) -> None:
-    """If a page lies in a 2 MiB mapping, split it: 512 small mappings from now on."""
+def split(host: Any, g: int, m: int, why: int) -> None:
+    """If a page lies in a 2 MiB mapping, split it: 512 small mappings from now on. `why`: SPLIT_BALLOON and so on.
+
+    Whoever takes the page pays: the thread that shares or swaps, or the vCPU that the balloon driver runs on.
+    """
     x = host.vmem[m]
     if x.large == 0:
         return
     e = host.extent[x.first_extent + (g - x.first) // EXTENT_PAGES]
     if e.large:
+        mc = host.machine[0]
+        account(host, m)
         e.large = 0
         x.large -= 1
+        payer = -1
+        if why == SPLIT_SHARE:
+            payer = mc.scan_thread
+        elif why == SPLIT_SWAP:
+            payer = mc.reclaim_thread
+        if payer < 0:
+            payer = host.vm[m].first_vcpu
+        host.vcpu[payer].overhead_left_ns += mc.split_ns
         if host.now >= host.warmup_ns:
-            x.splits += 1
-        payer = by if by >= 0 else host.vm[m].first_vcpu
-        host.vcpu[payer].overhead_left_ns += host.machine[0].split_ns
+            if why == SPLIT_SHARE:
+                x.extents_split_share += 1
+            elif why == SPLIT_SWAP:
+                x.extents_split_swap += 1
+            else:
+                x.extents_split_balloon += 1
         invalidate(host, m, -1)
 
 
@@ -280,7 +300,7 @@ def unback(host: Any, g: int, m: int) -> None:
     """The guest gave a page to the balloon: the hypervisor takes what is under it, frame or swap slot."""
     pg = host.page[g]
     if pg.frame > 0:
-        split(host, g, m, -1)
+        split(host, g, m, SPLIT_BALLOON)
         drop_frame(host, g, m)
     elif pg.frame < 0:
         account(host, m)
@@ -295,7 +315,7 @@ def try_large(host: Any, g: int, m: int) -> bool:
     not modelled."""
     mc = host.machine[0]
     x = host.vmem[m]
-    if mc.large_backing == 0 or mc.state != HIGH or mc.free < mc.high + EXTENT_PAGES:
+    if x.large_backing == 0 or mc.state != HIGH or mc.free < mc.high + EXTENT_PAGES:
         return False
     number = (g - x.first) // EXTENT_PAGES
     start = x.first + number * EXTENT_PAGES

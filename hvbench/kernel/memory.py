@@ -40,7 +40,7 @@ from hvbench.kernel.io_codes import (
 from hvbench.kernel.memory_io import io_free, wake_vcpus
 from hvbench.kernel.oom import out_of_memory
 from hvbench.kernel.outcome import DONE
-from hvbench.kernel.page_cache import access, read_done, set_content, sync
+from hvbench.kernel.page_cache import read_done, set_content, sync
 from hvbench.kernel.reclaim import (
     WORK_MERGE,
     WORK_MERGE_ZERO,
@@ -52,14 +52,13 @@ from hvbench.kernel.reclaim import (
     write_out,
 )
 from hvbench.kernel.sharing import merge_paid, merge_zero_paid, scan_paid
+from hvbench.kernel.touches import OP_MTOUCH, OP_TOUCH, access, touch_run
 from hvbench.state.schema import FIRST_MEMORY_SLOT, MEMORY_LAYERS
-from hvbench.traces.format import FLAG_WRITE, OPS
+from hvbench.traces.format import OPS
 
 OP_ALLOC = OPS["alloc"]
 OP_FREE = OPS["free"]
 OP_EXIT = OPS["exit"]
-OP_TOUCH = OPS["touch"]
-OP_MTOUCH = OPS["mtouch"]
 OP_FREAD = OPS["fread"]
 OP_FWRITE = OPS["fwrite"]
 OP_FSYNC = OPS["fsync"]
@@ -85,6 +84,8 @@ def memory_op(host: Any, t: int, v: int) -> int:
     th = host.thread[t]
     r = host.op[th.op]
     op = r.op
+    if op in (OP_TOUCH, OP_MTOUCH):
+        return touch_run(host, t, v)
     if op == OP_EXIT:
         exit_process(host, th.group, th.process)
         return DONE
@@ -100,12 +101,10 @@ def memory_op(host: Any, t: int, v: int) -> int:
     if page < 0 or pages < 0 or page + pages > x.pages:
         fail(host, E_RANGE, -1, page + pages, o)
         return DONE
-    if op in (OP_TOUCH, OP_MTOUCH):
-        return access(host, t, v, o, page, pages, r.flags & FLAG_WRITE, 0)
     if op == OP_FREAD:
-        return access(host, t, v, o, page, pages, 0, 1)
+        return access(host, t, v, o, page, pages, 0)
     if op == OP_FWRITE:
-        return access(host, t, v, o, page, pages, 1, 1)
+        return access(host, t, v, o, page, pages, 1)
     if op == OP_FREE:
         forget(host, o, page, page + pages)
         return DONE

@@ -1,9 +1,4 @@
-"""Touches, and the guest's page cache: what the replayed memory and file operations do, page by page.
-
-`op_progress` of the thread holds the pages of its operation that are done: after a wait or a fault the
-operation goes on there. A page
-that is in guest memory and has a frame takes the short path; everything else is `miss`.
-"""
+"""The guest's page cache and its faults: what accesses do that are not short (`hvbench.kernel.touches`)."""
 
 from __future__ import annotations
 
@@ -16,39 +11,22 @@ from hvbench.kernel.host_memory import back, unshare, watched_touch
 from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
 from hvbench.kernel.outcome import DONE, FAULT, WAITS
-from hvbench.kernel.page_lists import (
-    list_front,
-    list_of,
-    list_push,
-    list_remove,
-    object_identity,
-    recorded_identity,
-)
+from hvbench.kernel.page_lists import object_identity, recorded_identity
 from hvbench.kernel.storage import submit_io
 from hvbench.state.records import W_DISK
 from hvbench.state.records_memory import (
     ANON,
-    CLOCK,
     LINUX,
-    LRU,
     P_ABSENT,
-    P_ACTIVE,
     P_DIRTY,
     P_HOSTIN,
-    P_LISTED,
-    P_NEW,
     P_READING,
     P_RECLAIM,
-    P_REF,
     P_SHARED,
     P_SWAPPING,
     P_WATCHED,
-    STAMP_SHIFT,
-    VERSIONS,
 )
 
-SLOW_READ = P_ABSENT | P_RECLAIM | P_SWAPPING | P_NEW | P_WATCHED
-SLOW_WRITE = SLOW_READ | P_SHARED
 SWAP_RUN = 8
 """Pages that a guest reads from its swap at once [Linux: page-cluster 3]."""
 READ_RUN = 64
@@ -57,82 +35,6 @@ SYNC_RUNS = 64
 """Runs of pages that fsync has under way at once."""
 AGAIN = 5
 """The operation goes on when what it owes so far is paid."""
-OWES_NS = 1_000_000
-"""An operation that owes more CPU time than this pays it before it goes on."""
-
-
-@jit
-def access(host: Any, t: int, v: int, o: int, page: int, pages: int, write: int, file_op: int) -> int:
-    """Read or write pages [page, page + pages) of an object; `file_op`: through read and write calls."""
-    before = host.thread[t].op_progress
-    outcome = walk(host, t, v, o, page, pages, write, file_op)
-    if file_op and host.now >= host.warmup_ns:
-        host.vmem[host.object[o].vm].file_read_pages += host.thread[t].op_progress - before
-    return outcome
-
-
-@jit
-def walk(host: Any, t: int, v: int, o: int, page: int, pages: int, write: int, file_op: int) -> int:
-    """The loop over the pages of an operation; leaves its progress in the thread."""
-    th = host.thread[t]
-    x = host.object[o]
-    m = x.vm
-    first = x.first + page
-    y = host.vmem[m]
-    mode = y.replacement
-    stamp = host.now >> STAMP_SHIFT
-    slow = SLOW_WRITE if write else SLOW_READ
-    mark = P_REF if mode in (LINUX, CLOCK) else 0
-    file_write = write and x.kind != ANON
-    done = th.op_progress
-    while done < pages:
-        row = host.mapping[first + done]
-        at = row.at
-        if at > 0:
-            pg = host.page[at - 1]
-            flags = pg.flags
-            state = flags & slow
-            if pg.frame > 0 and (state == 0 or state == P_NEW):
-                if file_write and flags & P_DIRTY == 0:
-                    th.op_progress = done
-                    outcome = dirty(host, t, o, page + done, pg)
-                    if outcome != DONE:
-                        return outcome
-                    flags = pg.flags
-                if write:
-                    y.writes += 1
-                    row.content = -1 - y.writes % VERSIONS
-                if state == P_NEW:
-                    # the first use of a page that has just come in does not count as a second one
-                    pg.flags = flags & ~P_NEW
-                elif file_op and mode == LINUX and flags & (P_REF | P_ACTIVE | P_LISTED) == P_REF | P_LISTED:
-                    activate(host, at - 1, m)
-                elif mode == LRU:
-                    if flags & P_LISTED:
-                        list_front(host, list_of(host, m, flags), at - 1)
-                elif flags & mark != mark:
-                    pg.flags = flags | mark
-                pg.stamp = stamp
-                done += 1
-                continue
-        th.op_progress = done
-        outcome = miss(host, t, v, o, page + done, page + pages, write, file_op)
-        if outcome != DONE:
-            return outcome
-        if host.vcpu[v].overhead_left_ns > OWES_NS:
-            return AGAIN
-    th.op_progress = pages
-    return DONE
-
-
-@jit
-def activate(host: Any, g: int, m: int) -> None:
-    """A page on the inactive list was used a second time [Linux: mark_page_accessed]."""
-    from_list = list_of(host, m, host.page[g].flags)
-    list_remove(host, from_list, g)
-    pg = host.page[g]
-    pg.flags = (pg.flags & ~P_REF) | P_ACTIVE
-    list_push(host, list_of(host, m, pg.flags), g)
 
 
 @jit
@@ -156,6 +58,8 @@ def miss(host: Any, t: int, v: int, o: int, p: int, end: int, write: int, file_o
                     give_free(host, g, m)
                     return outcome
             attach(host, g, x.first + p, o)
+            if host.now >= host.warmup_ns:
+                host.vmem[m].guest_faults += 1
             # the first access clears P_NEW without counting as a second one
             enlist(host, g, m, 1)
             note_stale(host, g, m)
@@ -227,9 +131,8 @@ def note_stale(host: Any, g: int, m: int) -> None:
 def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -> int:
     """Read a run of missing pages from the guest's disk, beginning with page `p`; the thread waits for it.
 
-    Of a file: what the operation asks for up to READ_RUN pages, and beyond it the read-ahead, where it is read
-    in sequence. Of
-    the swap area: neighbours in object and swap, up to SWAP_RUN.
+    Of a file: what the operation asks for up to READ_RUN pages, and beyond it the read-ahead, where it is read in
+    sequence. Of the swap area: neighbours in object and swap, up to SWAP_RUN. Else than under `linux`: the page.
     """
     x = host.object[o]
     m = x.vm
@@ -244,6 +147,9 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
     elif not file_op and y.readahead > 0:
         # a mapped file: what lies around a fault is read with it [Linux: fault-around and mmap read-around]
         stop = max(stop, p + y.readahead // 2)
+    if y.replacement != LINUX:
+        # the textbook's algorithms bring in what is asked for, one page after the other
+        limit = 1
     stop = min(stop, x.pages, p + limit)
     n = 0
     first_sector = 0
@@ -280,6 +186,8 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
                 break
             g = pop_free(host, m)
             attach(host, g, x.first + q, o)
+            if q == p and host.now >= host.warmup_ns:
+                y.guest_faults += 1
             pa = host.page[g]
             pa.flags = pa.flags | P_ABSENT
             pa.prev = slot

@@ -88,9 +88,22 @@ def list_remove(host: Any, which: int, g: int) -> None:
 @jit
 def list_front(host: Any, which: int, g: int) -> None:
     """Move a page of a list to its front."""
-    if host.page_list[which].first != g + 1:
-        list_remove(host, which, g)
-        list_push(host, which, g)
+    k = host.page_list[which]
+    pg = host.page[g]
+    before = pg.prev
+    if before <= 0:
+        return
+    after = pg.next
+    first = k.first
+    host.page[before - 1].next = after
+    if after > 0:
+        host.page[after - 1].prev = before
+    else:
+        k.last = before
+    host.page[first - 1].prev = g + 1
+    pg.prev = 0
+    pg.next = first
+    k.first = g + 1
 
 
 @jit

@@ -21,6 +21,7 @@ from hvbench.kernel.host_memory import (
     E_BALANCE,
     E_RECLAIM,
     NEVER,
+    SPLIT_SWAP,
     account,
     drop_frame,
     free_slot,
@@ -113,7 +114,7 @@ def may_swap(host: Any, g: int) -> bool:
 def random_victim(host: Any, m: int) -> int:
     """A random page of a VM that can be swapped out, -1 for none [ESX: Waldspurger 2002, 4.3]."""
     x = host.vmem[m]
-    used = x.pages if host.machine[0].large_backing else x.fresh
+    used = x.pages if x.large_backing else x.fresh
     for _ in range(TRIES):
         g = x.first + random_below(host, used)
         if may_swap(host, g):
@@ -245,7 +246,7 @@ def swap_page(host: Any, g: int, m: int) -> bool:
 def mark_out(host: Any, g: int, m: int, s: int) -> None:
     """A page is on its way out: it stays where it is until the write is done, and stays for good if it is used
     meanwhile."""
-    split(host, g, m, -1)
+    split(host, g, m, SPLIT_SWAP)
     host.host_slot[s].page = g + 1
     host.page[g].flags = host.page[g].flags | P_SWAPPING
 

@@ -12,7 +12,7 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_MEMORY, ask
 from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_MERGED, MEM_SHARE_SCAN
-from hvbench.kernel.host_memory import account, free_frame, invalidate, split
+from hvbench.kernel.host_memory import SPLIT_SHARE, account, free_frame, invalidate, split
 from hvbench.kernel.memory_services import shareable
 from hvbench.kernel.page_lists import page_identity, vm_of
 from hvbench.state.records_memory import P_SHARED
@@ -42,7 +42,7 @@ def merge(host: Any, keep: int, give: int) -> bool:
     if not allowed(host, keep, give):
         return False
     other = vm_of(host, keep)
-    split(host, keep, other, -1)
+    split(host, keep, other, SPLIT_SHARE)
     protect(host, keep, other)
     move_over(host, give, vm_of(host, give), kept)
     return True
@@ -74,7 +74,7 @@ def merge_zero(host: Any, give: int) -> bool:
 def move_over(host: Any, give: int, m: int, kept: int) -> None:
     """Page `give` of VM `m` maps frame `kept` from now on, and its own is free if nobody else maps it."""
     mc = host.machine[0]
-    split(host, give, m, -1)
+    split(host, give, m, SPLIT_SHARE)
     protect(host, give, m)
     freed = host.page[give].frame - 1
     host.page[give].frame = kept + 1

@@ -439,6 +439,29 @@ def scatter(typing_context: Any, stream: Any, number: Any) -> Any:
 
 
 @intrinsic
+def machine_code(typing_context: Any) -> Any:
+    """See hvbench.kernel.access.machine_code."""
+    return types.boolean(), lambda context, builder, sig, args: context.get_constant(types.boolean, True)
+
+
+@intrinsic
+def prefetch(typing_context: Any, table: Any, index: Any) -> Any:
+    """Begin to fetch a row for writing, to be kept in all caches; an address that does not exist is no fault."""
+    stride = table.stride
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        seen = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+        address = builder.add(seen.base, builder.mul(args[1], ir.Constant(I64, stride)))
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        form = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", (byte,), form)
+        builder.call(function, [builder.inttoptr(address, byte), *[ir.Constant(word, x) for x in (1, 3, 1)]])
+        return context.get_dummy_value()
+
+    return types.void(table, types.int64), codegen
+
+
+@intrinsic
 def invoke_hook(typing_context: Any, host: Any, row: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
     """Call the implementation in row `row` of the hook table by its native address."""
     table = schema.TABLES["hook"]

@@ -28,7 +28,8 @@ P_SHARED = 1 << 10
 P_SWAPPING = 1 << 11
 P_FREE = 1 << 12
 P_LISTED = 1 << 13
-P_NEW = 1 << 14
+P_NEW_SHIFT = 14
+P_NEW = 1 << P_NEW_SHIFT
 P_HOSTIN = 1 << 15
 P_WATCHED = 1 << 16
 P_VM_SHIFT = 20
@@ -76,8 +77,8 @@ EXTENT_PAGES = 512
 
 IMAGE_CONTENT = 1 << 30
 """From here on a mapping's content is a row of image_content."""
-VERSIONS = (1 << 31) - 1
-"""Versions of written pages, before they begin again."""
+VERSION_MASK = (1 << 31) - 1
+"""Versions of written pages begin again after so many."""
 
 
 @record("page")
@@ -280,9 +281,14 @@ class Vmem:
     oom_due: int = col("1: a process is to be killed")
     oom_kills: int = col("processes killed by the guest, since the end of the warm-up")
     oom_deflated_pages: int = col("pages that balloons gave back instead of a kill, since the end of the warm-up")
+    guest_faults: int = col("accesses to a page that was not in guest memory, since the end of the warm-up")
     host_faults: int = col("host faults: first touches and swap-ins, since the end of the warm-up")
     stalled_ns: int = col("time its vCPUs waited for a host fault, since the end of the warm-up")
-    splits: int = col("2 MiB mappings that were split, since the end of the warm-up")
+    large_backing: int = col("1: an extent of it is backed by 2 MiB at once while free memory is high")
+    extents_split_balloon: int = col("2 MiB mappings split because of a page for the balloon, measured")
+    extents_split_share: int = col("2 MiB mappings split because a page is shared, measured")
+    extents_split_swap: int = col("2 MiB mappings split because a page is swapped out, measured")
+    large_extent_ns: int = col("integral of 2 MiB mappings over time, since the end of the warm-up")
     integral_ns: int = col("when the integrals below were last brought up to date")
     ballooned_page_ns: int = col("integral of ballooned pages over time, since the end of the warm-up")
     shared_page_ns: int = col("integral of shared pages over time, since the end of the warm-up")
@@ -335,7 +341,6 @@ class Machine:
     flush_ns: int = col("period of a guest's write-back", default=5_000_000_000)
     balloon_chunk: int = col("pages a balloon moves in one step", default=256)
     balloon_rate: int = col("pages a second that a balloon moves", default=12_800)
-    large_backing: int = col("1: an extent is backed by 2 MiB at once while free memory is high")
     overhead_ppm: int = col("overhead that grows with what is mapped, parts per million of pages", default=1953)
     fault_ns: int = col("host fault: exit, allocation, zeroing, mapping")
     cow_break_ns: int = col("taking a shared page apart: exit, copy, mapping")

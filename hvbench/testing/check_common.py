@@ -255,13 +255,19 @@ def one_pcpu(lab: Lab) -> str:
     "many-pcpus",
     DECISION_AXES,
     "runs on a host of 256 pCPUs",
-    how="Random hosts with 256 pCPUs in 128 cores and 16 caches: bit masks of 64 are too short here.",
+    how="""Random hosts with 256 pCPUs in 128 cores and 16 caches, and for schedulers one with 320 busy vCPUs: bit
+    masks of 64 are too short here.""",
 )
 def many_pcpus(lab: Lab) -> str:
     def change(story: Story) -> Story:
         cpu = attrs.evolve(story.cpu, pcpus=256, threads_per_core=2, cores_per_llc=8)
         return attrs.evolve(story, cpu=cpu, horizon_ns=min(story.horizon_ns, 10 * MS), faults=())
 
+    if lab.subject.axis == "scheduler":
+        story = probes.wide_host()
+        reason = conserving(lab)(story)
+        if reason:
+            raise Violated(reason, [*story.describe()[:3], "... and so on for 20 VMs, which keep 320 vCPUs busy"])
     return _extreme(lab, change, max(2, lab.effort.few // 2))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from hvbench.state.memory import HostMemory
 from hvbench.state.records_memory import (
+    EXTENT_PAGES,
     FRAME_HYPERVISOR,
     FRAME_OVERHEAD,
     LISTS,
@@ -16,6 +17,7 @@ from hvbench.state.records_memory import (
     P_LISTED,
     P_READING,
     P_SHARED,
+    P_SWAPPING,
     P_VM_SHIFT,
     P_WRITEBACK,
 )
@@ -96,6 +98,14 @@ def conserved(memory: HostMemory) -> None:
         assert (listed | way)[held].all()
         slots_here = t["guest_slot"]["owner"][int(x["first_slot"]) : int(x["first_slot"] + x["slots"])]
         assert (slots_here != 0).sum() == x["slots_used"]
+        extents = t["extent"]["large"][int(x["first_extent"]) : int(x["first_extent"]) + -(-count // EXTENT_PAGES)]
+        assert extents.sum() == x["large"]
+        for number in np.flatnonzero(extents):
+            # what a 2 MiB mapping covers is in memory as a whole, and nobody else's
+            span = mine[number * EXTENT_PAGES : (number + 1) * EXTENT_PAGES]
+            assert len(span) == EXTENT_PAGES and (span["frame"] > 0).all()
+            assert not (span["flags"] & (P_SHARED | P_BALLOON | P_SWAPPING)).any()
+            assert (frame["refs"][span["frame"] - 1] == 1).all()
     for o in t["object"]:
         rows = at[int(o["first"]) : int(o["first"] + o["pages"])]
         assert o["resident"] == (rows > 0).sum()

@@ -106,6 +106,13 @@ def idling() -> Story:
     return Story(vms, actions, 100 * MS, CpuSpec(pcpus=8, threads_per_core=2, cores_per_llc=2))
 
 
+def wide_host() -> Story:
+    """320 busy vCPUs on 256 pCPUs."""
+    vms = tuple(VmStory(vcpus=16, threads=16, ends_with_ns=40 * US) for _ in range(20))
+    work = tuple(Action("compute", v, t, (30 + t) * US) for v in range(20) for t in range(16))
+    return Story(vms, work, 150 * US, CpuSpec(pcpus=256, threads_per_core=2, cores_per_llc=8))
+
+
 # memory -----------------------------------------------------------------------------------------------------------
 
 

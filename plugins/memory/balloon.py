@@ -100,6 +100,10 @@ class Params:
         source="QEMU virtio-balloon: deflate-on-oom=off; ESX's vmmemctl has none",
     )
 
+    def __attrs_post_init__(self) -> None:
+        if not self.high_ppm >= self.soft_ppm >= self.hard_ppm >= self.low_ppm:
+            raise ValueError("high, soft, hard and low must not rise in this order")
+
 
 @state("vmem")
 @define

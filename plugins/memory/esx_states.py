@@ -61,6 +61,10 @@ class Params:
         16, unit="percent", low=0, high=1600, help="ESX 6: threshold of low, of minFree", source="Epping 2015: 16 %"
     )
 
+    def __attrs_post_init__(self) -> None:
+        if not self.high_ppm >= self.soft_ppm >= self.hard_ppm >= self.low_ppm:
+            raise ValueError("high, soft, hard and low must not rise in this order")
+
 
 def minfree_ppm(frames):
     """minFree of a machine, parts per million of it."""

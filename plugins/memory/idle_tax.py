@@ -133,6 +133,10 @@ class Params:
         source="ESX's vmmemctl has none",
     )
 
+    def __attrs_post_init__(self) -> None:
+        if not self.high_ppm >= self.soft_ppm >= self.hard_ppm >= self.low_ppm:
+            raise ValueError("high, soft, hard and low must not rise in this order")
+
 
 @state("host")
 @define

@@ -159,7 +159,7 @@ def mem_pick_victim(host, vm):
     if not host.params.clock:
         return -1
     x = host.vmem[vm]
-    used = x.pages if host.machine[0].large_backing else x.fresh
+    used = x.pages if x.large_backing else x.fresh
     # a whole round gives every page its second chance, the next one finds a victim
     for _ in range(2 * used):
         if x.hand >= used:

@@ -32,7 +32,7 @@ from hvbench.policy import (
 from hvbench.state.proxies import HostProxy
 from hvbench.state.records import T_KILLED
 from hvbench.state.records_memory import ANON, FREE_STATES, OWN, P_KERNEL, P_WATCHED
-from tests.kernel import consistency
+from hvbench.testing.laws_cpu import consistent
 from tests.kernel import memory_rig as rig
 from tests.kernel.memory_rig import MS, SECOND, compute, op, sleep, stack, touch
 
@@ -340,7 +340,7 @@ def test_threads_of_a_killed_process_stop_and_their_recording_begins_again():
     ran = int(memory.tables["vcpu"]["ran_ns"][0])
     while int(memory.header["now"][0]) < when + 90 * MS and loop.run(1) == 0:
         rig.conserved(memory)
-        consistency.check(memory)
+        consistent(memory)
     # nothing of it runs until it is started again
     assert memory.tables["vcpu"]["ran_ns"][0] - ran < MS
     while loop.run(100) == 0:
@@ -362,7 +362,7 @@ def test_a_killed_thread_that_waits_for_the_disk_is_waited_for():
         horizon_ns=3 * SECOND,
     )
     assert memory.tables["vmem"]["oom_kills"][0] > 1
-    consistency.check(memory)
+    consistent(memory)
 
 
 @pytest.mark.parametrize("deflates", [0, 1])
@@ -473,10 +473,10 @@ def test_large_backing_gives_512_frames_and_is_split_when_a_part_is_taken():
     ops = [touch(0, 0, 3, write=True), sleep(1000 * SECOND)]
     options = {"large_backing": True, "frames": 8192}
     vm = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], **options).tables["vmem"][0]
-    assert vm["resident"] == 512 and vm["large"] == 1 and vm["splits"] == 0
+    assert vm["resident"] == 512 and vm["large"] == 1 and vm["extents_split_balloon"] == 0
     memory = rig.run([[ops]], [GuestMemory(2048)], [[(ANON, 10)]], stack(fixed(2000)), **options)
     vm = memory.tables["vmem"][0]
-    assert vm["large"] == 0 and vm["splits"] == 1
+    assert vm["large"] == 0 and vm["extents_split_balloon"] == 1
 
 
 def overhead(ppm, nested, **options):

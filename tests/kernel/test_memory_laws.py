@@ -214,3 +214,34 @@ def test_compiled_is_the_same_as_interpreted(kernel):
     if interpreted():
         pytest.skip("this process runs interpreted")
     assert busy(False) == busy(True)
+
+
+@settings(max_examples=8)
+@given(
+    data=st.data(),
+    choice=st.sampled_from(STACKS),
+    replacement=st.sampled_from(["linux", "lru", "clock", "fifo"]),
+    frames=st.integers(1200, 3000),
+    guest_pages=st.integers(600, 1500),
+)
+def test_memory_is_conserved_over_2_mib_backing(data, choice, replacement, frames, guest_pages):
+    """Also that what a 2 MiB mapping covers is in memory as a whole and nobody else's (memory_rig.conserved)."""
+    programs = [[data.draw(operations()) for _ in range(data.draw(st.integers(1, 2)))] for _ in range(2)]
+    first = [touch(0, 0, PAGES, write=True), op("fread", 1, 0, PAGES)]
+    memory, loop = rig.host(
+        [[[*first, *ops] for ops in threads] for threads in programs],
+        [GuestMemory(guest_pages, replacement=replacement, swap_pages=200)] * 2,
+        [OBJECTS] * 2,
+        layers(choice),
+        frames=frames,
+        host_swap_pages=2000,
+        horizon_ns=12 * MS,
+        balance_ns=4 * MS,
+        flush_ns=7 * MS,
+        large_backing=True,
+        seed=data.draw(st.integers(0, 5)),
+    )
+    while loop.run(40) == 0:
+        rig.conserved(memory)
+    assert int(memory.header["error"][0]) == 0, rig.error(memory)
+    rig.conserved(memory)

@@ -210,7 +210,7 @@ def test_large_pages_are_shared_only_from_clear_on():
             horizon_ns=2 * SECOND,
             large_backing=True,
         )
-        return int(memory.tables["vmem"]["merges"].sum()), int(memory.tables["vmem"]["splits"].sum())
+        return int(memory.tables["vmem"]["merges"].sum()), int(memory.tables["vmem"]["extents_split_share"].sum())
 
     assert merged(20_000)[1] == 0
     merges, splits = merged(1750)
