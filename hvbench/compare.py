@@ -138,7 +138,7 @@ def _from_json(path: Path) -> list[Measured]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no readable JSON: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
-        return [_benchmark(entry) for entry in content["benchmarks"]]
+        return [benchmark_of(entry) for entry in content["benchmarks"]]
     if isinstance(content, list) and all(isinstance(entry, dict) and "workload" in entry for entry in content):
         return [
             _cell(
@@ -153,7 +153,7 @@ def _from_json(path: Path) -> list[Measured]:
     raise UserError(f"{path}: neither results of hvbench (matrix -o FILE.json) nor of pytest-benchmark")
 
 
-def _benchmark(entry: Mapping[str, Any]) -> Measured:
+def benchmark_of(entry: Mapping[str, Any]) -> Measured:
     """A stored benchmark: a cell of hvbench's plugin, or any other, which has its mean time alone."""
     extra = entry.get("extra_info") or {}
     labels = {axis: str(extra[axis]) for axis in ("workload", *AXES) if axis in extra}

@@ -214,7 +214,8 @@ def mem_balloon_target(host, vm, now):
 
     When: every balance period (1 s; see balance) and when the state of free memory changes.
     Returns: pages, 0 to host.vmem[vm].pages; the balloon moves to the rest at the driver's rate, in the guest's
-    own CPU time. -1: no opinion. Default: -1, that is no balloon. Layers: the smallest answer wins.
+    own CPU time. -1: no opinion. Default: -1, that is no balloon. Layers: the smallest answer wins; no VM goes
+    below its reservation.
     """
 
 

@@ -82,7 +82,8 @@ def reclaim_round(host: Any) -> None:
 
 @jit
 def balance(host: Any) -> None:
-    """Ask for every VM's size, and let its balloon move there; the smallest of the layers' answers wins."""
+    """Ask for every VM's size, and let its balloon move there: the smallest of the layers' answers, no less than its
+    reservation."""
     mc = host.machine[0]
     arm(host, K_MEMORY, E_BALANCE, host.now + mc.balance_ns)
     for m in range(host.vms):
@@ -96,7 +97,7 @@ def balance(host: Any) -> None:
                     return
                 if answer >= 0 and answer < target:
                     target = answer
-        set_balloon(host, m, size - target)
+        set_balloon(host, m, size - max(target, min(size, host.vmem[m].reservation)))
     if mc.state >= SOFT:
         arm(host, K_MEMORY, E_RECLAIM, host.now)
 
@@ -153,7 +154,7 @@ def cheapest(host: Any) -> int:
     least = NEVER
     for m in range(host.vms):
         x = host.vmem[m]
-        if x.pinned or x.resident - x.shared <= x.reservation:
+        if x.pinned or x.resident - x.shared - x.swapping <= x.reservation:
             continue
         price = -1
         for layer in range(host.machine[0].layers):
@@ -210,7 +211,8 @@ def swap_out(host: Any, m: int, pages: int) -> int:
     sent = 0
     first = -1
     run = 0
-    spare = x.resident - x.reservation
+    # what is on its way out is not there any more: no VM is taken below its reservation
+    spare = x.resident - x.swapping - x.reservation
     while sent < pages and sent < spare and host.error == 0:
         g = pick_victim(host, m)
         if g < 0:
@@ -259,6 +261,7 @@ def send(host: Any, m: int, first: int, pages: int) -> None:
     if k < 0:
         return
     mc.swapping += pages
+    host.vmem[m].swapping += pages
     invalidate(host, m, -1)
     cost = pages * mc.swap_out_ns
     if mc.reclaim_thread >= 0:
@@ -284,6 +287,7 @@ def host_write_done(host: Any, k: int) -> None:
     m = io.vm
     mc = host.machine[0]
     mc.swapping -= io.pages
+    host.vmem[m].swapping -= io.pages
     for s in range(io.first, io.first + io.pages):
         g = host.host_slot[s].page - 1
         pg = host.page[g]

@@ -260,6 +260,7 @@ class Vmem:
     shares: int = col("its claim to machine memory beside those of the others")
     resident: int = col("guest pages with a frame")
     swapped: int = col("guest pages in the hypervisor's swap")
+    swapping: int = col("guest pages on their way there")
     shared: int = col("guest pages that are write-protected for sharing")
     overhead: int = col("frames of its overhead: monitor, nested or shadow tables")
     overhead_fixed: int = col("overhead that it has from the start, frames")

@@ -64,6 +64,7 @@ def conserved(memory: HostMemory) -> None:
     slot_page[read] = t["mem_io"]["first"][-slot_page[read] - 1] + 1
     assert (slot_page == np.flatnonzero(swapped) + 1).all()
     moving = int(machine["swapping"])
+    assert vmem["swapping"].sum() == moving
     assert (t["host_slot"]["page"] != 0).sum() == machine["slots_used"] == len(slots) + moving
     at = mapping["at"]
     owners = np.flatnonzero(at > 0)
