@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,16 @@ def recorded(least: int, name: str = RECORDED) -> Stream:
 
 
 def host(stream: Stream, memory_pages: int, replacement: str, kind: int, fill: bool) -> tuple[HostMemory, Loop]:
-    """One VM that touches all pages (`fill`), computes 1 us, replays the stream, and computes again."""
+    """One VM that touches all pages (`fill`), computes 1 us, replays the stream, and sleeps."""
     op = OPS["touch"] if kind == ANON else OPS["mtouch"]
     rows = schema.TABLES["op"].layout.zeros(len(stream.first) + 3)
     rows["op"], rows["b"] = op, 1
     rows["a"][2:-1], rows["b"][2:-1] = stream.first, stream.count
     rows["b"][0] = stream.pages if fill else 1
-    for at in (1, -1):
-        rows["op"][at], rows["x"][at], rows["a"][at], rows["b"][at] = OPS["compute"], -1, 1000, 0
+    rows["x"][[1, -1]], rows["b"][[1, -1]] = -1, 0
+    rows["op"][1], rows["a"][1] = OPS["compute"], 1000
+    # the thread then sleeps: it must not begin anew while the clock runs
+    rows["op"][-1], rows["a"][-1] = OPS["sleep"], 1 << 59
     guest = GuestMemory(memory_pages, replacement=replacement, swap_pages=2 * stream.pages, readahead_pages=0)
     spec = MemorySpec(
         frames=2 * memory_pages + 8192,
@@ -125,10 +128,10 @@ def host(stream: Stream, memory_pages: int, replacement: str, kind: int, fill: b
 
 
 def replay(made: HostMemory, loop: Loop, events: int) -> None:
-    """To the compute behind the stream."""
-    thread, group = made.tables["thread"], made.tables["group"]
+    """To the sleep behind the stream."""
+    thread = made.tables["thread"]
     last = int(thread["op_end"][0]) - 1
-    while thread["op"][0] < last and group["loops"][0] == 0:
+    while thread["op"][0] < last:
         assert loop.run(events) == 0, made.header["error"][0]
 
 
@@ -166,25 +169,24 @@ def simulator_rate(stream: Stream, replacement: str, share: float) -> tuple[floa
         return stream.touches / (time.thread_time() - started), float(misses)
 
 
-def lines(length: int = 12_000_000) -> list[str]:
+def lines(length: int = 12_000_000) -> Iterator[str]:
     """The report: resident, then memory for half of the pages, each beside libCacheSim on the same stream."""
-    made = [
-        f"page touches a CPU second on one core, in millions ({os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f})",
+    yield f"page touches a CPU second on one core, in millions ({os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f})"
+    yield (
         f"{'stream':22}{'memory':10}{'replacement':14}{'hvbench':>8}{'misses':>9}{'libCacheSim':>13}{'misses':>9}"
-        f"{'ratio':>7}  bar",
-    ]
+        f"{'ratio':>7}  bar"
+    )
     for stream in (zipf(length, True), zipf(length, False), recorded(length)):
         for name in ("linux", "lru", "clock"):
             ours, missed = kernel_rate(stream, name, 2, ANON)
             theirs, _ = simulator_rate(stream, "clock" if name == "linux" else name, 2)
-            made.append(_line(stream.name, "resident", name, ours, missed, theirs, 0.0, RESIDENT_BAR))
+            yield _line(stream.name, "resident", name, ours, missed, theirs, 0.0, RESIDENT_BAR)
         for kind, code in KINDS.items():
             for name in ("lru", "clock"):
                 ours, missed = kernel_rate(stream, name, 0.5, code)
                 theirs, their_misses = simulator_rate(stream, name, 0.5)
                 where = f"half,{kind}"
-                made.append(_line(stream.name, where, name, ours, missed, theirs, their_misses, RECLAIM_BAR))
-    return made
+                yield _line(stream.name, where, name, ours, missed, theirs, their_misses, RECLAIM_BAR)
 
 
 def _line(
@@ -198,4 +200,5 @@ def _line(
 
 
 if __name__ == "__main__":
-    print("\n".join(lines()))
+    for line in lines():
+        print(line, flush=True)
