@@ -105,6 +105,8 @@ class VmSpec:
     reservation: int = 0
     affinity: int = 0
     memory_pages: int = 0
+    spin_limit_ns: int = -1
+    guest_tick_ns: int = 0
     rt_period_ns: int = 0
     rt_budget_ns: int = 0
     rt_extratime: int = 1
@@ -299,6 +301,8 @@ def _fill_vms(memory: HostMemory, spec: HostSpec) -> None:
         row["group"], row["memory_pages"] = m.group, m.memory_pages
         for name in SCHEDULING:
             row[name] = getattr(m, name)
+        row["spin_limit_ns"] = spec.cpu.guest_spin_ns if m.spin_limit_ns < 0 else m.spin_limit_ns
+        row["guest_tick_ns"] = m.guest_tick_ns
         for i in range(m.vcpus):
             e = vcpu[first + i]
             e["vm"], e["number"], e["kind"] = number, i, VCPU

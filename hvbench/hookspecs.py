@@ -112,7 +112,8 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
     """An entity left its pCPU: burn its credits here. [notify; Xen context_saved; sched_ext stopping]
 
     Arguments: ran_ns is what it ran since sched_running; runnable is 1 if it still wants to run.
-    host.vcpu[vcpu].stopped_why says why: slice end, halt, preempted, pause loop, yield, host fault ...
+    host.vcpu[vcpu].stopped_why says why: slice end, halt, preempted, pause loop, yield, host fault,
+    co-stopped ...
     """
 
 

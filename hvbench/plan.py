@@ -294,6 +294,8 @@ def host_spec(plan: Plan, cpu: CpuSpec, groups: tuple[GroupPlan, ...], horizon_n
                 reservation=spec.cpu_reservation_percent,
                 affinity=mask,
                 memory_pages=spec.memory_pages,
+                spin_limit_ns=spec.guest.spin_ns,
+                guest_tick_ns=spec.guest.tick_ns,
                 rt_period_ns=spec.realtime.period_ns,
                 rt_budget_ns=spec.realtime.budget_ns,
                 rt_extratime=int(spec.realtime.extratime),

@@ -77,6 +77,8 @@ MOST_VCPUS = 4096
 LONGEST_NS = 1 << 53
 """About 104 days: every horizon and start, so that sums of times stay within 64 bits."""
 DEFAULT_WEIGHT = 256
+HOSTS_SPIN_NS = -1
+"""A guest that spins as long as the host's setting says."""
 START_RANDOM_NS = -1
 """A start offset that the seed draws."""
 
@@ -95,6 +97,22 @@ class Guest:
         "swap space on the VM's virtual disk", default=65_536, key="swap", unit="pages", source=OWN, low=0
     )
     balloon: bool = setting("whether a balloon driver is installed", default=True, source=OWN)
+    spin_ns: int = setting(
+        "how long its threads spin at a held lock before they halt; \"host\" = guest_spin of the host",
+        default=HOSTS_SPIN_NS,
+        key="spin",
+        unit="ns",
+        words={"host": HOSTS_SPIN_NS},
+        source="choice of this project; pv ticketlocks: 2^15 loops (Linux 3.12, arch/x86/include/asm/spinlock.h)",
+    )
+    tick_ns: int = setting(
+        "period of its timer tick while a vCPU is busy (1/HZ), whose interrupt the hypervisor delivers; 0 = tickless",
+        default=4_000_000,
+        key="tick",
+        unit="ns",
+        low=0,
+        source="Linux 6.12, kernel/Kconfig.hz: HZ_250; idle vCPUs have none (NO_HZ_IDLE)",
+    )
 
 
 @define(frozen=True)

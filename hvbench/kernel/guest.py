@@ -285,6 +285,13 @@ def begin_compute(host: Any, t: int, v: int) -> int:
         extra += n.timer_programs * c[C_TIMER].extra_ns + n.ipis * c[C_IPI].extra_ns
         extra += n.port_ios * c[C_PORT].extra_ns
     work = user + kernel
+    period = host.vm[th.vm].guest_tick_ns
+    if period > 0:
+        # what the guest's tick does is in the recording; that the hypervisor delivers its interrupt is not
+        e = host.vcpu[v]
+        e.tick_work_ns += work
+        extra += e.tick_work_ns // period * host.timer_fire_cost_ns
+        e.tick_work_ns = e.tick_work_ns % period
     th.recorded_left_ns = work
     if extra < 0:
         # cheaper than native (a port access under binary translation): the work itself is shorter
@@ -403,7 +410,7 @@ def begin_lock(host: Any, t: int, v: int) -> int:
 def spin_or_wait(host: Any, t: int, what: int) -> int:
     """A thread that finds a lock held spins first, where the workload says so, then waits."""
     th = host.thread[t]
-    spin = host.guest_spin_ns
+    spin = host.vm[th.vm].spin_limit_ns
     if spin <= 0 or host.op[th.op].flags & FLAG_BLOCKS:
         return wait_for(host, t, what)
     th.spinning = what

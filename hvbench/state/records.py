@@ -184,6 +184,7 @@ class Vcpu:
     allowed: int = col("affinity: bit mask of pCPUs (the first 63), 0 for all")
     affinity: int = col("same mask as the workload states it, 0 for none")
     wake_pending: int = col("1: became ready while held; woken when the hold ends")
+    tick_work_ns: int = col("guest work since its last timer tick")
     work_first: int = col("host thread: first work item queued", default=-1)
     work_last: int = col("host thread: last work item queued", default=-1)
 
@@ -205,6 +206,8 @@ class Vm:
     overhead_ns: int = col("hypervisor and technique time on its vCPUs, since the end of the warm-up")
     wakeups: int = col("wake-ups of its vCPUs measured")
     outside_marks: int = col("1: requests are counted on outside threads")
+    spin_limit_ns: int = col("how long its threads spin at a held lock before they wait, ns")
+    guest_tick_ns: int = col("period of its timer tick while a vCPU works, 0 for none, ns")
     spin_ns: int = col("time its threads spun at held locks, since the end of the warm-up")
     refill_ns: int = col("time its vCPUs spent refilling caches, since the end of the warm-up")
     backlog_warm_ns: int = col("open-loop replay: lateness of its threads when the warm-up ended, in sum")

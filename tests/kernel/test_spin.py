@@ -11,6 +11,7 @@ from hvbench.build import CpuSpec, GroupSpec, HostSpec, ThreadSpec, VmSpec, buil
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 from hvbench.traces.format import FLAG_BLOCKS, OPS
+from tests.builders import bundled, compute, host, lock, numbers, run, sleep, unlock, vm, who_ran
 
 MS = 1_000_000
 
@@ -95,3 +96,84 @@ def test_a_pause_loop_exit_tells_the_scheduler_who_holds_the_lock(window_ns: int
     assert own["yields"].tolist() == [0, exits]
     assert own["target"][1] == 0
     assert memory.tables["vm"]["spin_ns"][0] == 4 * MS
+
+
+# a holder that is preempted: one pCPU, turns of 5 ms --------------------------------------------------------
+
+HOLDER = [lock(0), compute(8 * MS), unlock(0), compute(1 << 50)]
+SPINNER = [compute(1 * MS), lock(0), unlock(0), compute(1 << 50)]
+
+
+@pytest.mark.parametrize(
+    ("spin_ns", "window_ns", "turns", "spun_ns"),
+    [
+        # pure spinning: the spinner burns what is left of its turn, and gets the lock at 13 while it waits for a turn
+        (1 << 50, 0, [(0, 0), (5, 1), (10, 0), (15, 1)], 4 * MS),
+        # spin, then halt, as pv ticketlocks: it halts at 7; the unlock at 10 kicks it, and the holder's turn ends at 12
+        (1 * MS, 0, [(0, 0), (5, 1), (7, 0), (12, 1)], 1 * MS),
+        # pause-loop exit: made to exit at 7, with the holder next in turn; the lock comes at 10, its turn at 12
+        (1 << 50, 1 * MS, [(0, 0), (5, 1), (7, 0), (12, 1)], 1 * MS),
+        # no spinning at all: it halts at 6, the unlock comes at 9, the turn ends at 11
+        (0, 0, [(0, 0), (5, 1), (6, 0), (11, 1)], 0),
+    ],
+    ids=["spin", "spin then halt", "pause-loop exit", "halt"],
+)
+def test_three_ways_to_wait_for_a_preempted_holder(
+    spin_ns: int, window_ns: int, turns: list[tuple[int, int]], spun_ns: int
+) -> None:
+    spec = host([vm([HOLDER, SPINNER], vcpus=2)], horizon_ns=16 * MS, guest_spin_ns=spin_ns, ple_window_ns=window_ns)
+    ran = who_ran(spec, bundled("round_robin"), timeslice_ns=5 * MS)
+    assert ran[0] == [(at * MS, entity) for at, entity in turns]
+    done = run(spec, bundled("round_robin"), "interpreted", timeslice_ns=5 * MS)
+    assert done.vm["spin_ns"][0] == spun_ns
+
+
+def test_a_vm_may_spin_otherwise_than_its_host() -> None:
+    """The second VM halts at once where the first spins: pinned apart, neither disturbs the other."""
+    waiting = [vm([HOLDER, SPINNER], vcpus=2, affinity=1 << p, spin_limit_ns=s) for p, s in ((0, -1), (1, 0))]
+    spec = host(waiting, pcpus=2, horizon_ns=16 * MS, guest_spin_ns=1 << 50)
+    done = run(spec, bundled("null"), "interpreted", sharing_slice_ns=5 * MS)
+    assert numbers(done.vm["spin_ns"]) == [4 * MS, 0]
+
+
+def test_the_kick_of_a_halted_waiter_is_paid_by_who_unlocks() -> None:
+    """As a pv kick: an interrupt's cost to the sender, and the wake-up's to the receiver, once each."""
+    spec = host(
+        [vm([HOLDER, SPINNER], vcpus=2)],
+        pcpus=2,
+        horizon_ns=20 * MS,
+        guest_spin_ns=1 * MS,
+        ipi_cost_ns=2_000,
+        wake_cost_ns=3_000,
+    )
+    done = run(spec, bundled("round_robin"), "interpreted")
+    assert numbers(done.vcpu["overhead_ns"]) == [2_000, 3_000]
+    assert numbers(done.vcpu["ran_ns"]) == [20 * MS, 14 * MS]
+
+
+@pytest.mark.parametrize("name", ["cfs", "eevdf"])
+def test_linux_boosts_a_preempted_sibling_of_who_spins(name: str) -> None:
+    """KVM does not know the holder: it tries the siblings in turn, here the only one that was preempted, vCPU 1."""
+    late = [compute(5 * MS), lock(0), unlock(0), compute(1 << 50)]
+    tenants = [vm([[compute(1 << 50)]]), vm([late, HOLDER], vcpus=2, weight=512)]
+    spun = {}
+    for window_ns in (0, 500_000):
+        spec = host(tenants, horizon_ns=40 * MS, guest_spin_ns=1 << 50, ple_window_ns=window_ns)
+        done = run(spec, bundled(name), "interpreted", tick_ns=MS, scale_by_pcpus=False)
+        assert done.error is None
+        spun[window_ns] = int(done.vm["spin_ns"][1])
+        assert done.memory.slots[0].own["vm"]["boosted"][1] == (1 if window_ns else 0)
+    assert 0 < spun[500_000] < spun[0]
+
+
+# timer ticks of guests ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tick_ns", "interrupts"), [(0, 0), (4 * MS, 5), (1 * MS, 20)])
+def test_a_busy_guest_takes_timer_interrupts(tick_ns: int, interrupts: int) -> None:
+    """20 ms of work in pieces of 2: an interrupt of 1 us for every full period, none while it sleeps."""
+    thread = [compute(2 * MS), sleep(3 * MS)] * 10 + [sleep(1 << 50)]
+    spec = host([vm([thread], guest_tick_ns=tick_ns)], horizon_ns=100 * MS, timer_fire_cost_ns=1_000)
+    done = run(spec, bundled("round_robin"), "interpreted")
+    # the ten sleeps end by timers of their own
+    assert done.vm["overhead_ns"][0] == (interrupts + 10) * 1_000
