@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hvbench.fidelity.numbers import of_bar
 from hvbench.fidelity.registry import BARS
 from hvbench.fidelity.report import HEADERS, number_text
-from hvbench.fidelity.numbers import of_bar
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 
@@ -20,7 +20,8 @@ def last_run() -> str:
 
 
 def table() -> dict[tuple[str, str], dict[str, str]]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in last_run().splitlines() if line[:1] == "|"]
+    lines = [line for line in last_run().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert tuple(rows[0]) == HEADERS
     return {(row[0], row[1]): dict(zip(HEADERS, row, strict=True)) for row in rows[2:]}
 
