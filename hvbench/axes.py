@@ -38,10 +38,19 @@ HOOK_AXIS: Mapping[str, str] = {
 
 COARSE_PREFIX = "hvbench_"
 
+COARSE_AXES: Mapping[str, str] = {
+    "hvbench_memory_stack": "memory",
+    "hvbench_technique_costs": "technique",
+    "hvbench_host_costs": "host",
+    "hvbench_storage_path": "storage",
+    "hvbench_switch_config": "switch",
+}
+"""Hooks that are called once a cell, in plain Python, and the axis that implements them."""
+
 
 def axis_of_hook(name: str) -> str | None:
-    """The axis a hook belongs to by its name; None for `hvbench_*` and for anything else."""
-    return next((axis for prefix, axis in HOOK_AXIS.items() if name.startswith(prefix)), None)
+    """The axis a hook belongs to by its name; None for other `hvbench_*` hooks and for anything else."""
+    return COARSE_AXES.get(name) or next((axis for prefix, axis in HOOK_AXIS.items() if name.startswith(prefix)), None)
 
 
 def looks_like_hook(name: str) -> bool:

@@ -210,6 +210,7 @@ _PRESENTATION = frozenset(
         "pressure",
         "reference",
         "query",
+        "scaffold",
         "settings",
         "stats",
         "store",

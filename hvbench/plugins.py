@@ -307,6 +307,8 @@ def _describe(module: ModuleType, origin: str, path: Path | None = None) -> Poli
         raise UserError(f"{where}{error}") from error
     doc = inspect.getdoc(module) or ""
     stem = path.stem if path is not None else module.__name__.rpartition(".")[2]
+    # A package's module is hvbench_my_policy by convention, so that it meets no other one; its policy is my-policy.
+    stem = stem.removeprefix("hvbench_") or stem
     return Policy(
         name=str(getattr(module, "NAME", stem.replace("_", "-"))),
         axis=axis,

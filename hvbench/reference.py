@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
 
 from attrs import define
 
 from hvbench import hookspecs
-from hvbench.axes import AXES
+from hvbench.axes import AXES, axis_of_hook
 from hvbench.errors import UserError
 from hvbench.hookspecs import HOOKS
 from hvbench.nearest import did_you_mean
 
-COARSE_AXES: Mapping[str, str] = {
-    "hvbench_memory_stack": "memory",
-    "hvbench_technique_costs": "technique",
-    "hvbench_host_costs": "host",
-    "hvbench_storage_path": "storage",
-    "hvbench_switch_config": "switch",
-}
-"""Hooks that are called once a cell, in plain Python, and the axis that implements them."""
+TRACES = "traces"
+"""Where hooks stand that belong to no axis: formats of traces."""
+GROUPS = (*AXES, TRACES)
 
 SECTIONS = ("When", "Arguments", "Returns", "Default", "Layers", "Reads", "Note")
 _HEAD = re.compile(r"^(?P<summary>.*?\.) \[(?P<kind>decide|notify)(?P<rest>[^\]]*)\]\s*(?P<more>.*)$", re.S)
@@ -47,9 +41,9 @@ class Described:
 
 def described() -> list[Described]:
     """Every hook, axis by axis in the order of the axes, coarse ones first."""
-    coarse = [_describe(name, axis) for name, axis in COARSE_AXES.items()]
-    fine = [_describe(hook.name, hook.axis) for hook in HOOKS.values()]
-    return sorted(coarse + fine, key=lambda hook: AXES.index(hook.axis))
+    coarse = [name for name, f in vars(hookspecs).items() if name.startswith("hvbench_") and hasattr(f, "hvbench_spec")]
+    found = [_describe(name, axis_of_hook(name) or TRACES) for name in (*coarse, *HOOKS)]
+    return sorted(found, key=lambda hook: GROUPS.index(hook.axis))
 
 
 def _describe(name: str, axis: str) -> Described:
@@ -75,7 +69,7 @@ def find(name: str) -> Described:
 
 
 def sections(body: str) -> list[tuple[str, str]]:
-    """A body as (title, text), in its order; text before the first title has the title "". """
+    """A body as (title, text), in its order; text before the first title has the title ""."""
     text = " ".join(body.split())
     found = _SECTION.split(text)
     pairs = [("", found[0].strip())] if found[0].strip() else []
@@ -95,7 +89,7 @@ def page() -> str:
         "    hvbench hooks",
         "    hvbench hooks sched_pick_next",
     ]
-    for axis in AXES:
+    for axis in GROUPS:
         lines += ["", f"## {axis}"]
         for hook in described():
             if hook.axis != axis:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "results": "Show stored results again: sorted, filtered, compared.",
     "check": "Check that a policy does what every policy must, and what it claims.",
     "fidelity": "Judge the model by published measurements.",
+    "new": "Make a package for a new policy: code, tests, benchmarks, workflow.",
     "compare": "Say what changed between two sets of results; fail where a rule is broken.",
     "plugins": "List the policies, or describe one with its parameters.",
     "hooks": "List the hooks that a policy can implement, or show one's contract.",

@@ -33,7 +33,7 @@ def hooks(name: str | None, axis: str | None, markdown: bool, fmt: str) -> int:
         click.echo(draw(["axis", "hook", "kind", "what", "elsewhere"], rows, fmt))
         return 0
     hook = reference.find(name)
-    lines = [hook.signature, "", f"{hook.kind}, axis {hook.axis}. {hook.summary}"]
+    lines = [hook.signature, "", f"{hook.kind}, {hook.axis}. {hook.summary}"]
     if hook.systems:
         lines.append(f"Elsewhere: {'; '.join(hook.systems)}.")
     for title, text in reference.sections(hook.body):

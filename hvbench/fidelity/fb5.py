@@ -3,9 +3,9 @@
 The paper's scheduler is BVT, which never moves a domain to another pCPU: the domains are placed so that both pCPUs
 carry the same weight, heaviest first. Two others that honour weights are held to the same shares, free to move.
 
-(a) computes without end. (b) A transaction computes, then writes synchronously to the one disk, which serves first come,
-first served. Demand on the disk over demand on the CPU is one number. It is fitted on the unweighted curve (1, 2, 4, 8
-domains; `fit`), such that one domain makes the published number of transactions a second; then it is frozen.
+(a) computes without end. (b) A transaction computes, then writes synchronously to the one disk, which serves first
+come, first served. Demand on the disk over demand on the CPU is one number. It is fitted on the unweighted curve (1, 2,
+4, 8 domains; `fit`), such that one domain makes the published number of transactions a second; then it is frozen.
 
     python -m hvbench.fidelity.fb5            repeats the fit: the error of each demand on the unweighted curve
     python -m hvbench.fidelity.fb5 --ratios   and says what each would make of weights 1 to 8

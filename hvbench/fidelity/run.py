@@ -13,6 +13,11 @@ from hvbench.fidelity.bars import RIGHT, Bar, Verdict
 from hvbench.fidelity.numbers import Number, inputs, of_bar
 from hvbench.fidelity.stage import Missing, Stage
 from hvbench.store import Row, Store
+from hvbench.worker import Limits
+
+LIMITS = Limits(hook_s=600.0)
+"""Cells with an instrument of a bar's own run in a process that is given up only when it is silent for so long: its
+hooks are known to return, and machines may be busy."""
 
 UNEXPLAINED = "outside its tolerance, and nobody has found out why yet"
 
@@ -73,7 +78,7 @@ def run_tasks(
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Outcome:
     """Compute the cells that the store does not hold, and judge. Ctrl-C leaves what is finished in the store."""
-    summary = run_cells(prepared.all_cells, store, jobs=jobs, fresh=fresh, on_row=on_row)
+    summary = run_cells(prepared.all_cells, store, jobs=jobs, fresh=fresh, limits=LIMITS, on_row=on_row)
     outcome = Outcome(
         interrupted=summary.interrupted,
         leftover_threads=summary.leftover_threads,
