@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from hvbench.axes import AXES
 from hvbench.errors import UserError
 from hvbench.metrics import CELL_METRICS
 from hvbench.store import Row
+from hvbench.whole import written_whole
 
 
 def check_output(path: Path) -> Path:
@@ -31,24 +30,8 @@ def check_output(path: Path) -> Path:
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write one record a cell; a reader never sees half a file."""
     check_output(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            _WRITERS[path.suffix](rows, Path(temporary))
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with written_whole(path) as temporary:
+        _WRITERS[path.suffix](rows, temporary)
 
 
 def records(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from hvbench.cli import execute
 from hvbench.errors import UserError
 from hvbench.plugins import Registry
 from hvbench.scaffold import AXIS, create, files_of
+from tests.builders import ROOT
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -58,6 +59,12 @@ def test_the_workflow_is_yaml_that_names_what_exists() -> None:
     assert "hvbench compare old.json new.json --format github" in runs
     assert "exit $code" in runs, "a regression fails the job"
     assert workflow["env"]["NUMBA_CPU_NAME"] == "generic"
+
+
+def test_the_page_shows_the_workflow_that_is_written() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text()
+    workflow = files_of("scheduler", "my-policy")[".github/workflows/hvbench.yml"]
+    assert f"```yaml\n{workflow}```" in page
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "workloads": "List the workloads, or describe one with its settings.",
     "record": "Record a real program as a trace.",
     "import": "Make a trace of what people already have.",
-    "trace": "Check and describe recorded traces.",
+    "trace": "Check, describe, cut, scale, merge and export traces.",
     "cache": "Manage compiled code.",
     "version": "Show the version.",
 }

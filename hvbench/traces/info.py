@@ -17,6 +17,7 @@ from hvbench.traces.format import (
     PRIVILEGED,
     Trace,
 )
+from hvbench.traces.handle.series import Series, plot, series
 
 
 @define
@@ -64,6 +65,11 @@ class TraceInfo:
     lost_events: int
     touch_resolution_ns: int
     degraded: list[str] = field(factory=list)
+    derived: list[str] = field(factory=list)
+    block_requests: int = 0
+    block_bytes: int = 0
+    sharable_pages: int = 0  # of the last contents: zero pages, and copies of others
+    series: list[Series] = field(factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +96,7 @@ def trace_info(trace: Trace) -> TraceInfo:
     all_touches = int(touched_pages.sum())
     sampled = int(touched_pages[(c["flags"][touches] & FLAG_SAMPLED) != 0].sum())
     content = op == OPS["content"]
+    block = (op == OPS["blk_read"]) | (op == OPS["blk_write"])
     common = content & ((c["flags"] & FLAG_COMMON) != 0)
     last = _last_contents(trace)
     values, repeats = np.unique(last, return_counts=True) if len(last) else (np.zeros(0, np.uint64), np.zeros(0, int))
@@ -141,7 +148,19 @@ def trace_info(trace: Trace) -> TraceInfo:
         lost_events=int(meta.get("lost_events", 0)),
         touch_resolution_ns=int(meta.get("touch_resolution_ns", 0)),
         degraded=list(meta.get("degraded", [])),
+        derived=[_step(step) for step in meta.get("derived", [])],
+        block_requests=int(block.sum()),
+        block_bytes=int(c["pages"][block].astype(np.int64).sum()) * PAGE_SIZE,
+        sharable_pages=zero + duplicates,
+        series=series(trace),
     )
+
+
+def _step(step: dict[str, Any]) -> str:
+    """A derivation as a person reads it."""
+    how = ", ".join(f"{key} {value}" for key, value in step.get("how", {}).items())
+    sources = ", ".join(f"{source['name']} {source['digest'][:12]}" for source in step.get("from", []))
+    return f"{step.get('by', '?')} of {sources}" + (f": {how}" if how else "")
 
 
 def _last_contents(trace: Trace) -> NDArray[Any]:
@@ -283,7 +302,8 @@ def format_info(info: TraceInfo) -> str:
     if info.content_rows:
         lines.append(
             f"  sharing       {info.content_rows} contents, {info.content_common_share:.0%} common; of the last "
-            f"ones {info.sharing_zero_share:.0%} zero, {info.sharing_duplicate_share:.0%} duplicates"
+            f"ones {info.sharing_zero_share:.0%} zero, {info.sharing_duplicate_share:.0%} duplicates: "
+            f"{_mib(info.sharable_pages)} could be saved"
         )
     if info.flows:
         lines.append(
@@ -294,5 +314,12 @@ def format_info(info: TraceInfo) -> str:
         lines.append(
             f"  requests      {info.marks}, p50 {_ns(info.mark_p50_ns)}, p99 {_ns(info.mark_p99_ns)} as recorded"
         )
+    if info.block_requests:
+        lines.append(
+            f"  block         {info.block_requests} requests ({info.block_requests / span_s:.0f}/s), "
+            f"{info.block_bytes / 2**20:.1f} MiB"
+        )
+    lines += [f"  derived       {sentence}" for sentence in info.derived]
     lines += [f"  degraded      {sentence}" for sentence in info.degraded]
+    lines += plot(info.series, _ns(info.span_ns))
     return "\n".join(lines)
