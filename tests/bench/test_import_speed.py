@@ -1,7 +1,7 @@
 """How fast recordings are read, on one core, in CPU time: `pytest -m bench tests/bench/test_import_speed.py -s`.
 
-Figures are printed, and asserted against what is wanted: text 20 MB/s, fixed records 200 MB/s, captures 50 MB/s, loads of
-20 million operations a second, 300 MB of memory, 15 % of the text's size. "read" is a format's own work (to batches),
+Figures are printed, and asserted against what is wanted: text 20 MB/s, fixed records 200 MB/s, captures 50 MB/s, loads
+of 20 million operations a second, 300 MB of memory, 15 % of a log's size. "read" is a format's own work (to batches),
 "whole" the import with sorting and writing Parquet. Inputs are made here, from seeds.
 """
 
