@@ -206,6 +206,8 @@ def for_parameters(axis: str) -> list[Story]:
             memory_host((300, 300), frames=1_000, same=True, horizon_ns=3 * S, again=True),
             memory_host((900, 900), frames=1_930, cached=50, horizon_ns=5 * S, frees_after_ns=S),
             memory_host((200, 200), frames=1_930, cached=700, horizon_ns=20 * S),
+            # used to the last frame
+            memory_host((950, 950), frames=1_400, horizon_ns=3 * S),
             # policies that look at averages over minutes
             memory_host((300, 300), frames=700, horizon_ns=120 * S),
             idle_and_busy(),

@@ -19,16 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = sorted(path for axis in AXES for path in (ROOT / "plugins" / axis).glob("[!_]*.py"))
 
 EXPECTED = {
-    "memory.esx": {
-        "parameters-used": "no probe reaches minFree and its other thresholds",
-        "balloons": "no balloon on the probe; not yet known why",
-        "shares": "nothing is shared within the ten minutes of the probe; not yet known why",
-    },
-    "memory.idle_tax": {"parameters-used": "no probe makes its moving averages count"},
-    "memory.mom": {
-        "parameters-used": "no probe makes most of its steps and limits count",
-        "balloons": "no balloon on the probe; not yet known why",
-    },
     "scheduler.credit2": {"work-conserving": "a pCPU idles for 75 us beside a waiting vCPU; not yet known why"},
 }
 """What is known to fail, and why as far as it is known: an unexpected pass fails, too."""
