@@ -22,7 +22,7 @@ from attrs import frozen
 from hvbench.policy import Layer, hookimpl, param
 
 AXIS = "memory"
-CLAIMS = frozenset({"shares", "balloons", "taxes-idle-memory", "overcommits"})
+CLAIMS = frozenset({"shares", "balloons", "gives-back", "taxes-idle-memory", "overcommits"})
 
 
 @frozen
