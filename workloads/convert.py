@@ -1,12 +1,12 @@
-"""Convert public data and recordings of virtual machines into bundled traces: `python workloads/convert.py NAME FOLDER`.
+"""Convert public data into bundled traces: `python workloads/convert.py NAME FOLDER`.
 
 Every trace in `workloads/converted/` was made by this script. FOLDER holds what each one is made of:
 
 - azure: `azure_v1_avg_100.csv.gz`, CPU % of 100 VMs of AzurePublicDataset V1, a column a VM, a line for 5 minutes;
 - bitbrains: `bitbrains.csv` and `bitbrains-small.{meta,trace}.parquet` of the OpenDC project.
 
-What the sources do not say is not made up: Azure's VMs have no core counts (each gets one vCPU) and no memory, of Bitbrains'
-only the first says anything but CPU. Averages are expanded by `hvbench.traces.expand`.
+What the sources do not say is not made up: Azure's VMs have no core counts (each gets one vCPU) and no memory, of
+Bitbrains' only the first says anything but CPU. Averages are expanded by `hvbench.traces.expand`.
 """
 
 from __future__ import annotations
