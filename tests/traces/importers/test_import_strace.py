@@ -1,6 +1,6 @@
 """strace: what calls say of computing, waits and who ends them, files, messages."""
 
-# ruff: noqa: E501  (lines as strace prints them)
+
 
 from __future__ import annotations
 
