@@ -3,6 +3,8 @@
 Every trace in `workloads/converted/` was made by this script. FOLDER holds what each one is made of:
 
 - azure: `azure_v1_avg_100.csv.gz`, CPU % of 100 VMs of AzurePublicDataset V1, a column a VM, a line for 5 minutes;
+- two-vms: a recording of two QEMU guests as `hvbench`'s recipe makes it: `vcpu_sched.txt.gz` (sched events of the vCPU
+  threads), `vm?.qtrace.gz` (block requests), `vm0.pcap.gz`, `pagehash.txt.gz` and `meta.json`;
 - bitbrains: `bitbrains.csv` and `bitbrains-small.{meta,trace}.parquet` of the OpenDC project.
 
 What the sources do not say is not made up: Azure's VMs have no core counts (each gets one vCPU) and no memory, of
@@ -122,7 +124,19 @@ def _lines(samples: list[dict[str, object]], used: list[float]) -> Iterator[str]
         yield f"{int(end) - 300};{sample['cpu_count']};{percent:.6f}\n"
 
 
-CONVERSIONS: Final[dict[str, Callable[[Path, Path], None]]] = {"azure": azure, "bitbrains": bitbrains}
+def two_vms(source: Path, scratch: Path) -> None:
+    """See workloads/two_vms.py."""
+    from two_vms import convert
+
+    TARGET.mkdir(exist_ok=True)
+    convert(source, scratch, TARGET / "two-vms.parquet")
+
+
+CONVERSIONS: Final[dict[str, Callable[[Path, Path], None]]] = {
+    "azure": azure,
+    "bitbrains": bitbrains,
+    "two-vms": two_vms,
+}
 
 
 def main() -> int:

@@ -46,6 +46,25 @@ def test_averages_are_kept(name: str) -> None:
         assert rows.any()
 
 
+@pytest.mark.parametrize(("vm", "until_s", "cpu_s"), [(0, 23.826, 6.33), (1, 27.918, 9.73)])
+def test_the_recorded_guests_compute_as_long_as_their_threads_ran(vm: int, until_s: float, cpu_s: float) -> None:
+    """schedstat of the vCPU's thread, from the recording's first sample to the given one (domstats.csv)."""
+    c = read_trace(FOLDER / "two-vms.parquet").columns
+    rows = (c["thread"] == 2 * vm) & (c["op"] == OPS["compute"]) & (c["time_ns"] < until_s * 1e9)
+    assert c["user_ns"][rows].sum() / 1e9 == pytest.approx(cpu_s, rel=0.1)
+
+
+def test_the_recorded_guests_share_what_they_had_in_common() -> None:
+    """One sent 6 MB to the other; both booted one image: most of what is known of their pages is common or zero."""
+    trace = read_trace(FOLDER / "two-vms.parquet")
+    c = trace.columns
+    assert 6e6 < c["bytes"][c["op"] == OPS["send"]].sum() < 6.3e6
+    known = [set(c["content"][(c["op"] == OPS["content"]) & (c["object"] == vm)].tolist()) for vm in (0, 1)]
+    assert len(known[0] & known[1]) > 7000  # meta.json of the recording: 7,048 to 8,836 in both at one time
+    for op in ("blk_read", "blk_write"):
+        assert (c["op"] == OPS[op]).sum() > 10
+
+
 def test_the_script_says_what_it_lacks(tmp_path: Path) -> None:
     script = REPOSITORY / "workloads" / "convert.py"
     done = subprocess.run([sys.executable, str(script), "azure", str(tmp_path)], capture_output=True, text=True)

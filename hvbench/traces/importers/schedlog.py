@@ -35,7 +35,7 @@ class Options:
     device: str = option("", help="only block requests of this device", metavar="MAJOR,MINOR")
 
 
-def _pattern(text: str, name: str) -> re.Pattern[str] | None:
+def name_pattern(text: str, name: str) -> re.Pattern[str] | None:
     try:
         return re.compile(text) if text else None
     except re.error as error:
@@ -47,8 +47,8 @@ class Log:
 
     def __init__(self, job: Import, expected_bytes: int) -> None:
         self.job = job
-        self.only = _pattern(job.options.only, "only")
-        self.without = _pattern(job.options.without, "without")
+        self.only = name_pattern(job.options.only, "only")
+        self.without = name_pattern(job.options.without, "without")
         self.device = self._device(job.options.device)
         self.scan = compiled.function(scan.scan, ("bytes", "int64", "table"), expected_bytes)
         kinds = ("table", "int64", "table", "column", "table", "table", "column")
