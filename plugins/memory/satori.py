@@ -41,7 +41,7 @@ from hvbench.policy import (
 )
 
 AXIS = "memory"
-CLAIMS = frozenset({"shares", "shares-image-reads"})
+CLAIMS: frozenset[str] = frozenset()
 CONTAINERS = (HashMap("blocks", capacity=1 << 20),)
 COUNTERS = ("born_shared_pages", "late_shared_pages", "repaid_pages")
 TIMER = 0
