@@ -148,7 +148,7 @@ def serve_image_read(host: Any, g: int, m: int, v: int, read: int) -> bool:
     for layer in range(mc.layers):
         if donor < 0 and (layer == 0 or host.hook[MEM_IMAGE_READ + layer].address != 0):
             row = MEM_IMAGE_READ + layer
-            donor = ask(host, AXIS_MEMORY, row, m, g, block, read, host.now, -1)
+            donor = ask(host, AXIS_MEMORY, MEM_IMAGE_READ + layer, m, g, block, read, host.now, -1)
     if donor == -1:
         return False
     if donor < 0 or donor >= len(host.page):

@@ -44,6 +44,8 @@ COUNTERS = ("pages_scanned", "passes", "saved_before_swap")
 TIMER = 0
 SECOND = 1_000_000_000
 PAGES_A_MB = 256
+BATCH = 2000
+"""Pages looked at in one go: each may ask for a merge, and a hook may ask for 4,096 things."""
 ODD_MULTIPLIER = 1_103_515_245
 """1 modulo 4, so that x * it + an odd number visits everything below a power of two (Hull and Dobell, 1962)."""
 
@@ -81,7 +83,7 @@ def scan_pass_ns(params, vm_pages):
 @state("host")
 @define
 class Scanner:
-    """Whether a batch waits for the scan thread's time, and what was done."""
+    """Pages of this period that wait for the scan thread's time, and what was done."""
 
     waiting: int = 0
     pages_scanned: int = 0
@@ -124,8 +126,8 @@ def mem_timer(host, timer, now):
     set_timer(host, TIMER, now + host.params.period_ns)
     if host.own.waiting == 0 and host.machine[0].scan_run == 1:
         # a scan thread that gets no CPU time does not pile its work up
-        host.own.waiting = 1
-        scan(host, make_due(host))
+        host.own.waiting = make_due(host)
+        scan(host, min(host.own.waiting, BATCH))
 
 
 def make_due(host):
@@ -159,19 +161,26 @@ def rate(host, m):
 
 @hookimpl
 def mem_share_scan(host, pages):
-    host.own.waiting = 0
+    own = host.own
+    left = pages
     for m in range(host.vms):
         x = host.vmem[m]
         steps = 0
-        # pages without a frame cost nothing; a VM without any must not hold the scan up
-        while x.due > 0 and steps < 2 * x.pages:
+        while x.due > 0 and left > 0:
             g = next_page(host, m)
             steps += 1
             if g >= 0 and shareable(host, g):
                 x.due -= 1
-                host.own.pages_scanned += 1
+                left -= 1
+                own.pages_scanned += 1
                 look_at(host, g)
-        x.due = 0
+            elif steps > 2 * x.range:
+                # pages without a frame cost nothing; a VM without any must not hold the scan up
+                own.waiting -= x.due
+                x.due = 0
+    own.waiting -= pages - left
+    if own.waiting > 0:
+        scan(host, min(own.waiting, BATCH))
 
 
 def next_page(host, m):
