@@ -188,7 +188,7 @@ def test_a_page_is_shared_before_it_is_swapped_out():
     def done(*layers):
         return rig.run(
             [program], [GuestMemory(400)], [[(ANON, 300)]], stack(*layers, ("overcommit", {"ratio_percent": 10_000})),
-            frames=270, host_swap_pages=500, horizon_ns=700 * MS, balance_ns=SECOND,
+            frames=270, host_swap_pages=500, horizon_ns=900 * MS, balance_ns=SECOND,
         )  # fmt: skip
 
     memory = done(once)

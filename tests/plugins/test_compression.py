@@ -26,8 +26,9 @@ def loops(pages: int = 300, passes: int = 10, write: bool = True) -> list[Any]:
 
 
 def run(*layers: Any, program: Any = None, **more: Any) -> Any:
+    """A VM that does not fit; where no layer takes memory, the kernel swaps by itself as a vCPU waits."""
     options = {"frames": 270, "host_swap_pages": 1000, "horizon_ns": SECOND, **more}
-    return rig.run([program or loops()], [GuestMemory(400)], [[(ANON, 300)]], stack(*layers, SWAP), **options)
+    return rig.run([program or loops()], [GuestMemory(400)], [[(ANON, 300)]], stack(*layers), **options)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_pages_come_back_from_the_pool_without_the_disk():
     with_pool, without = run("compression"), run()
     vm, other = with_pool.tables["vmem"][0], without.tables["vmem"][0]
     assert vm["decompressions"] > 0 and vm["compressions"] >= vm["decompressions"]
-    assert vm["host_swap_in_pages"] < other["host_swap_in_pages"]
+    # the guest gets on faster, and yet reads less from the disk
+    assert vm["host_swap_in_pages"] < other["host_swap_in_pages"] and vm["stalled_ns"] < other["stalled_ns"]
     assert other["compressions"] == 0 and without.tables["machine"]["pool_frames"][0] == 0
 
 
@@ -68,7 +70,7 @@ def test_pages_that_compress_badly_go_to_the_swap_area():
 def test_sizes_are_drawn_by_content_from_what_was_measured():
     from hvbench.policy import compressed_bytes, content
 
-    memory = run(horizon_ns=20 * MS, frames=400)
+    memory = run("compression", horizon_ns=20 * MS, frames=400)
     proxy = HostProxy(memory, 3, HostProxy(memory, -1))
     sizes = [compressed_bytes(proxy, g) for g in range(300)]
     assert set(sizes) <= set(SIZES) and len(set(sizes)) > 20
