@@ -22,7 +22,7 @@ from attrs import define, frozen
 from hvbench.policy import TO_POOL, TO_SWAP, compressed_bytes, hookimpl, param, pool_out, state
 
 AXIS = "memory"
-CLAIMS: frozenset[str] = frozenset()
+CLAIMS = frozenset({"compresses"})
 ZSWAP = "Linux v6.1 mm/zswap.c"
 COUNTERS = ("reject_compress_poor", "pool_limit_hit")
 

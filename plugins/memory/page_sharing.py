@@ -67,7 +67,7 @@ class Params:
         source=f"{VSPHERE}: Mem.ShareScanGHz 4 MB/s per GHz",
     )  # fmt: skip
     period_ns: int = param(
-        100_000_000, unit="ns", low=1000, help="how often a batch is looked at", source="choice of this project"
+        100_000_000, unit="ns", low=1_000_000, help="how often a batch is looked at", source="choice of this project"
     )
     salting: bool = param(
         False, help="share within a VM only",

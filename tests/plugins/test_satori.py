@@ -153,3 +153,21 @@ def test_both_modes_agree(kernel):
     found = [run([reads(1), reads(1), reads(500 * MS)], stack("satori"), interpreted=mode) for mode in (True, False)]
     assert len({m.tables["page"].tobytes() for m in found}) == len({int(m.header["events"][0]) for m in found}) == 1
     assert found[0].tables["axis"]["digest"].tolist() == found[1].tables["axis"]["digest"].tolist()
+
+
+def test_blocks_that_are_in_memory_at_the_start_are_shared():
+    """More of them than a hook may ask for at once."""
+    import numpy as np
+
+    from hvbench.build_memory import BaseImage, MemoryObject
+
+    count = 2600
+    image = BaseImage(
+        (MemoryObject(IMAGE, count, 0, identity=5),),
+        np.arange(count), np.arange(1, count + 1, dtype=np.uint64), np.ones(count, np.int64),
+    )  # fmt: skip
+    memory = rig.run(
+        [[[END]]] * 3, [GuestMemory(count + 500, image=image)] * 3, [[]] * 3, stack("satori"),
+        frames=3 * count + 2000, horizon_ns=200 * MS,
+    )  # fmt: skip
+    assert memory.tables["machine"]["saved"][0] == 2 * count
