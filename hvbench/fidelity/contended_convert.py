@@ -207,6 +207,9 @@ class Reader:
         """Somebody wakes a task: of two threads of the job that is an edge."""
         tid = event.args[1]
         task = self.task(tid)
+        if task.state == BEFORE:
+            # it was blocked since before the recording began
+            task.state, task.left = BLOCKED, self.start
         if tid not in self.job or task.state != BLOCKED or task.ended >= 0:
             return
         task.ended = event.time
@@ -379,7 +382,7 @@ def probe_latency(events: Iterable[Event], device: str, sizes: Mapping[str, int]
     for event in events:
         if event.name.startswith("block") and event.args[0] == device:
             reader.block(event)
-    found = {}
+    found: dict[str, float] = {}
     for size, length in sizes.items():
         for op, letter in (("read", "R"), ("write", "W")):
             took = [r[1] for r in reader.requests if letter in r[3] and r[5] * 512 == length]

@@ -16,6 +16,8 @@ import random
 import struct
 import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 COMPRESSORS = 4
@@ -76,8 +78,8 @@ def main(folder: Path) -> None:
     os.sync()
     tasks, results, credits = os.pipe(), os.pipe(), os.pipe()
     go = os.pipe()
-    roles = [lambda path=path: compress(tasks[0], results[1], path) for path in paths]
-    roles += [lambda: feed(tasks[1], credits[0])]
+    roles: list[Callable[[], None]] = [partial(compress, tasks[0], results[1], path) for path in paths]
+    roles.append(partial(feed, tasks[1], credits[0]))
     for role in roles:
         if os.fork() == 0:
             os.read(go[0], 1)

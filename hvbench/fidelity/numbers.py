@@ -163,6 +163,4 @@ def of_bar(bar: str, role: str) -> dict[str, Number]:
 
 def inputs(bar: str) -> Inputs:
     """What a scenario of a bar may see."""
-    return Inputs(
-        bar, {name: n.value for role in ROLES if role != "target" for name, n in of_bar(bar, role).items()}
-    )
+    return Inputs(bar, {name: n.value for role in ROLES if role != "target" for name, n in of_bar(bar, role).items()})

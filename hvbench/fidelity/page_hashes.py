@@ -1,7 +1,7 @@
 """Snapshots of guests' page contents, as `recorded-two-vms` has them: a text of what changed since the last one.
 
-    # t=5.910 vm=0 changed=17123
-    0 1f4a 9c0de0ffee00aa55        vm, page (hex), blake2b of 8 bytes of the page's 4 KiB
+# t=5.910 vm=0 changed=17123
+0 1f4a 9c0de0ffee00aa55        vm, page (hex), blake2b of 8 bytes of the page's 4 KiB
 """
 
 from __future__ import annotations

@@ -317,7 +317,7 @@ def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
 def _image(path: Path, mtime_ns: int) -> BaseImage:
     trace = read_trace(path)
     if not trace.is_base_image:
-        raise TraceError(f"{path}: not a base image; record one, or write image = \"\"")
+        raise TraceError(f'{path}: not a base image; record one, or write image = ""')
     require_valid(trace)
     return base_image(trace.meta, trace.columns)
 
