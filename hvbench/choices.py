@@ -24,11 +24,8 @@ from hvbench.plugins import Policy, Registry, bind_params
 from hvbench.stacks import is_stack, layers_of
 
 STANDARD: dict[str, str] = {
-    "scheduler": "all",
-    "memory": (
-        "static,balloon,overcommit,overcommit+balloon,page-sharing,overcommit+page-sharing,"
-        "overcommit+balloon+page-sharing"
-    ),
+    "scheduler": "round-robin,credit,credit2,eevdf",
+    "memory": ("static,balloon,overcommit,overcommit+balloon,page-sharing,overcommit+balloon+page-sharing,esx"),
     "storage": "das,nas,san",
     "switch": "internal,bridged",
     "technique": "hardware",

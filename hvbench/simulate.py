@@ -102,7 +102,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         summarise_open(result, memory)
     else:
         summarise(result, memory)
-    result.notes = [*memory.notes, *short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell)]
+    result.notes = [*memory.notes, *short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell), *origins(plan)]
     note_ignored(result, cell)
     return finish(result, memory, started)
 
@@ -348,6 +348,25 @@ def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
     names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
     warmup = format_duration(warmup_ns)
     return [f"{plan.workload.name}: the warm-up of {warmup} is shorter than one pass of the trace of {names}."]
+
+
+def origins(plan: Plan) -> list[str]:
+    """Sentences about traces that are expansions of averages, and about axes of which a trace's source says nothing."""
+    name = plan.workload.name
+    said: dict[str, list[str]] = {}
+    for group in plan.groups:
+        meta = group.trace.meta
+        sentences = []
+        expanded = meta.get("expanded")
+        if isinstance(expanded, dict):
+            sentences.append(
+                f"expanded from averaged demand (rhythm of {expanded.get('donor')}, seed {expanded.get('seed')})"
+            )
+        if meta.get("silent"):
+            sentences.append(f"not asked about {', '.join(map(str, meta['silent']))}: its source says nothing of it")
+        for text in sentences:
+            said.setdefault(text, []).extend(plan.workload.vms[vm].name for vm in group.vms)
+    return [f"{name}: the trace of {', '.join(vms)} is {text}." for text, vms in said.items()]
 
 
 def short_scan(cell: Cell) -> list[str]:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "plugins": "List the policies, or describe one with its parameters.",
     "hooks": "List the hooks that a policy can implement, or show one's contract.",
     "workloads": "List the workloads, or describe one with its settings.",
+    "workload": "Write a workload from a few words.",
     "record": "Record a real program as a trace.",
     "import": "Make a trace of what people already have.",
     "trace": "Check, describe, cut, scale, merge and export traces.",

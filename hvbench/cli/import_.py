@@ -35,6 +35,45 @@ def _common_params() -> list[click.Parameter]:
     ]
 
 
+def _expansion_params() -> list[click.Parameter]:
+    """Options of formats that make demand."""
+    return [
+        click.Option(["--expand"], is_flag=True, help="Make a trace of the averages, with a donor's rhythm."),
+        click.Option(
+            ["--donor"], default="cc-build", show_default=True, help="A bundled trace, or a file, to borrow from."
+        ),
+        click.Option(
+            ["--vm", "vms"], multiple=True, metavar="NAME", help="Only this VM (by name or number); repeatable."
+        ),
+        click.Option(["--from", "from_"], default="0s", metavar="TIME", help="Begin there in the table's time."),
+        click.Option(["--to"], default="", metavar="TIME", help="End there."),
+        click.Option(["--axes"], default="cpu,memory,storage,network", show_default=True, help="Axes to expand."),
+        click.Option(["--min-burst"], default="10ms", show_default=True, help="Join shorter bursts of the donor."),
+    ]
+
+
+_EXPANSION = ("expand", "donor", "vms", "from_", "to", "axes", "min_burst")
+
+
+def _expansion(given: dict[str, Any]) -> Any:
+    """What the options say about expanding; None where nothing is to be expanded."""
+    from hvbench import units
+    from hvbench.traces.expand import Choice
+
+    values = {name: given.pop(name) for name in _EXPANSION if name in given}
+    if not values.pop("expand", False):
+        return None
+    return Choice(
+        donor=values["donor"],
+        seed=given["seed"],
+        vms=values["vms"],
+        from_ns=int(units.parse_value(values["from_"], "ns")),
+        to_ns=int(units.parse_value(values["to"], "ns")) if values["to"] else 0,
+        axes=tuple(axis.strip() for axis in values["axes"].split(",") if axis.strip()),
+        min_burst_ns=int(units.parse_value(values["min_burst"], "ns")),
+    )
+
+
 def _format_params(options: type | None) -> list[click.Parameter]:
     """A format's options as options of the command."""
     from hvbench.units import canonical_unit
@@ -106,6 +145,8 @@ class _ImportCommand(click.Command):
         formats = load_formats()
         chosen, named = _choose(formats, args)
         params = [*_common_params(), *(_format_params(chosen.options) if chosen is not None else [])]
+        if chosen is not None and chosen.makes == "demand":
+            params.extend(_expansion_params())
         params.append(click.Argument(["words"], nargs=-1, metavar="[FORMAT] FILE…"))
         known = ", ".join(sorted(formats.by_name))
         about = f"{chosen.name}: {chosen.doc}" if chosen is not None else f"Formats: {known}."
@@ -120,7 +161,7 @@ class _ImportCommand(click.Command):
 
 def _choose(formats: Any, args: list[str]) -> tuple[Any, bool]:
     """The format that the arguments name (True) or whose file they name (False); None where neither."""
-    flags = {"--keep-names", "--list", "-h", "--help"}
+    flags = {"--keep-names", "--list", "-h", "--help", "--expand"}
     for format in formats.by_name.values():
         for attribute in attrs.fields(format.options) if format.options is not None else ():
             if attribute.metadata["flag"]:
@@ -157,6 +198,7 @@ def _run(formats: Any, chosen: Any, named: bool, given: dict[str, Any]) -> None:
     output = given.pop("output")
     if output is None:
         raise UserError("where to? -o names the trace to write (.parquet)")
+    expand = _expansion(given)
     options = _values(chosen, given)
     gap = given["longest_gap"]
     settings = Settings(
@@ -169,13 +211,15 @@ def _run(formats: Any, chosen: Any, named: bool, given: dict[str, Any]) -> None:
         licence=given["licence"],
         attribution=given["attribution"],
     )
-    report = import_files(chosen, paths, output, settings, options, progress=sys.stderr.isatty())
+    report = import_files(chosen, paths, output, settings, options, progress=sys.stderr.isatty(), expand=expand)
     _show(report)
 
 
 def _show(report: Any) -> None:
     size = report.path.stat().st_size
-    what = f"{report.rows} operations of {report.threads} threads" if report.kind == "trace" else f"{report.rows} rows"
+    what = f"{report.rows} intervals of {report.threads} VMs"
+    if report.kind == "trace":
+        what = f"{report.rows} operations of {report.threads} threads"
     click.echo(
         f"{report.path}: {report.kind} from {report.format}: {what}, {report.span_ns / 1e9:.6g} s, {size} bytes "
         f"({size / max(report.bytes_read, 1):.1%} of what was read), {report.replay}-loop"

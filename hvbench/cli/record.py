@@ -19,6 +19,8 @@ def _pattern(text: str, option: str) -> re.Pattern[str]:
 
 @click.command("record", context_settings={"ignore_unknown_options": False})
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace to write (.parquet).")
+@click.option("--pid", "pids", multiple=True, type=int, help="Record a running process, with all that it starts.")
+@click.option("--cgroup", default="", metavar="PATH", help="Record a control group, such as system.slice/a.service.")
 @click.option("--name", default="", help="The trace's name (default: the file's).")
 @click.option(
     "--tier",
@@ -36,11 +38,14 @@ def _pattern(text: str, option: str) -> re.Pattern[str]:
 @click.option("--buffer", default=0, metavar="MIB", help="Ring buffer for each CPU (default: by memory).")
 @click.option("--seed", default=1, help="Of the rule that places sampled touches.")
 @click.option("--hash-names", is_flag=True, help="Thread names as keyed hashes too (file names always are).")
+@click.option("--keep-names", is_flag=True, help="Names of files too; else they are keyed hashes.")
 @click.option("--licence", default="", help="Said in the metadata.")
 @click.option("--attribution", default="", help="Said in the metadata.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def record(
     output: Path,
+    pids: tuple[int, ...],
+    cgroup: str,
     name: str,
     tiers: tuple[str, ...],
     outside: tuple[str, ...],
@@ -52,11 +57,12 @@ def record(
     buffer: int,
     seed: int,
     hash_names: bool,
+    keep_names: bool,
     licence: str,
     attribution: str,
     command: tuple[str, ...],
 ) -> None:
-    """Record COMMAND (after `--`) and everything that it starts.
+    """Record COMMAND (after `--`) and everything that it starts; or what runs already, by --pid or --cgroup.
 
     Root and tracefs give the whole picture; without them less is recorded, and it is said what is missing.
     Ctrl-C ends the recording and keeps it.
@@ -74,6 +80,8 @@ def record(
             pairs.append((tier, _pattern(pattern, "--tier")))
         options = Options(
             command=list(command),
+            pids=list(pids),
+            cgroup=cgroup,
             name=name or output.stem,
             selection=Selection(pairs, [_pattern(text, "--outside") for text in outside]),
             delay_s=delay,
@@ -84,6 +92,7 @@ def record(
             buffer_mib=buffer,
             seed=seed,
             hide_names=hash_names,
+            keep_names=keep_names,
             licence=licence,
             attribution=attribution,
         )

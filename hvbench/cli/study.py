@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hvbench.study import Finding
 
 STANDARD_STUDY = {
-    "scheduler": "round-robin,credit,credit2,cfs,eevdf,cosched-relaxed",
-    "memory": "balloon+overcommit,idle-tax+overcommit,page-sharing+overcommit,ksm+overcommit,esx,overcommit",
+    "scheduler": "credit,credit2,eevdf,cosched-relaxed",
+    "memory": "balloon+overcommit,idle-tax+overcommit,ksm+overcommit,esx,overcommit",
     "storage": "das,nas,san",
     "switch": "bridged",
     "technique": "full,para,hardware",

@@ -1,12 +1,12 @@
 """From the events of a contended recording to a trace, and to what waiting and latency really were.
 
 The recording traced every task of the machine. The job's threads become a trace as the recorder makes one: compute,
-wake-ups that end waits, block requests, sleeps. All other tasks are *background*: each compute from its wake-up until
-it blocked again, begun at its recorded time whatever became of the ones before (thread metadata `replay` = "open"), and
-the block requests that are not the job's, the same way.
+wake-ups that end waits, block requests, sleeps. All other tasks are *background*: each compute from a wake-up to the
+next time that it blocked, begun at its recorded time whatever became of the ones before (`replay` = "open" in the
+thread's metadata), and the block requests that are not the job's, the same way.
 
-What EEVDF scheduled were threads. So each thread is a vCPU of its own here; the VM that it belongs to is its task group:
-a session (an autogroup), or the task itself if it is the kernel's, which stands in the root group.
+What EEVDF scheduled were threads. So each thread is a vCPU of its own here; the VM that it belongs to is its task
+group: a session (an autogroup), or the task itself if it is the kernel's, which stands in the root group.
 
 Waits on a run queue are counted from the wake-up (`sched_wakeup`) or the preemption to the switch to the task.
 """
@@ -318,11 +318,8 @@ def lanes(requests: list[tuple[int, int, int, str, int, int]]) -> list[list[tupl
     made: list[list[tuple[int, int, int, str, int, int]]] = []
     free: list[int] = []
     for request in requests:
-        for k, at in enumerate(free):
-            if at <= request[0]:
-                break
-        else:
-            k = len(made)
+        k = next((k for k, at in enumerate(free) if at <= request[0]), len(free))
+        if k == len(free):
             made.append([])
             free.append(0)
         made[k].append(request)

@@ -33,8 +33,8 @@ KINDS = ("absolute", "relative", "factor", "between", "at_least", "at_most", "ex
 class Tolerance:
     """When a simulated value meets a target, fixed before the first run.
 
-    `absolute` and `relative` are distances from the published value, `factor` bounds the ratio of the two either way, `between`, `at_least` and `at_most` bound the
-    simulated value itself, `exact` asks for equality.
+    `absolute` and `relative` are distances from the published value, `factor` bounds the ratio of the two either way,
+    `between`, `at_least` and `at_most` bound the simulated value itself, `exact` asks for equality.
     """
 
     kind: str

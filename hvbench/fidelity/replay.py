@@ -1,10 +1,10 @@
 """REPLAY: waiting and latency of a contended recording against those of its replay.
 
 `contended_record` says how it was made, `contended_convert` what became of it. A thread that EEVDF scheduled is a vCPU,
-its task group (with autogroups: a session) a VM; a task of the root group is a VM of its own, weighed by its nice value.
-The host has as many pCPUs as the machine had; scheduler constants come from the recording's metadata. Recorded compute
-holds the refill of caches and the cost of switches already, as the recording was made under contention: the replay adds
-none. The medium is what a probe found before the recording, when the job did not run.
+its task group (with autogroups: a session) a VM; a task of the root group is a VM of its own, weighed by its nice
+value. The host has as many pCPUs as the machine had; scheduler constants come from the recording's metadata. Recorded
+compute holds the refill of caches and the cost of switches already, as the recording was made under contention: the
+replay adds none. The medium is what a probe found before the recording, when the job did not run.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ BAR = Bar(
         "The machine was saturated, so that the sum of waits alone tells little: one pCPU instead of two meets it.",
     ),
     reasons={
-        "block_p50": "the recorded device answers later the longer nobody has asked it: 48 µs for 16 KiB after a pause of "
-        "0.3 ms, 142 µs after one of 12 ms, in a probe with neither job nor contention behind it; the modelled medium "
-        "takes the same time always, and the probe that described it asked every millisecond",
+        "block_p50": "the recorded device answers later the longer nobody has asked it: 48 µs for 16 KiB after a "
+        "pause of 0.3 ms, 142 µs after one of 12 ms, in a probe without the job; the "
+        "modelled medium takes the same time always, and the probe that described it asked every millisecond",
     },
     controls={
         ROUND_ROBIN: Control("turns of 100 ms", ("wait_p50", "wait_p90")),

@@ -1,8 +1,8 @@
 """TWO-VMS: what two recorded virtual machines had in common, over time, against complete scans of the same pages.
 
-The recording hashed every page of two guests nine times. Each snapshot is a cell: the VMs start with those contents, and
-KSM scans until nothing is left to merge; with pages of zeroes on a page of their own (`use_zero_pages`) it counts those
-too. Contents that both VMs have are what two lone VMs' scans leave more than one of the two together.
+The recording hashed every page of two guests nine times. Each snapshot is a cell: the VMs start with those contents,
+and KSM scans until nothing is left to merge; with pages of zeroes on a page of their own (`use_zero_pages`) it counts
+those too. Contents that both VMs have are what two lone VMs' scans leave more than one of the two together.
 
 The recording is not part of hvbench: HVBENCH_SHARED_TRACES names the folder that it is in.
 """
@@ -38,7 +38,7 @@ def folder() -> Path:
 
 def absent() -> str:
     """Why the bar cannot be run here; empty if it can."""
-    if os.environ.get(SHARED) is None:
+    if not os.environ.get(SHARED):
         return f"{SHARED} is not set: it names the folder with the recording {RECORDING}"
     return "" if (folder() / "pagehash.txt.gz").exists() else f"{folder()} is missing"
 

@@ -91,8 +91,9 @@ def _counts(lab: Lab, info: ParamInfo, base: Any, cache: dict[int, Any]) -> bool
         return True
     if lab.subject.axis not in DECISION_AXES:
         return False
-    for number, story in enumerate(probes.for_parameters(lab.subject.axis)):
-        for other in others:
+    # the value that is farthest away is tried everywhere first: what counts at all mostly shows there
+    for other in others:
+        for number, story in enumerate(probes.for_parameters(lab.subject.axis)):
             if number not in cache:
                 cache[number] = lab.run(story, lab.fast).fingerprint()
             if attrs.evolve(lab, subject=other).run(story, lab.fast).fingerprint() != cache[number]:

@@ -113,7 +113,7 @@ def longest_wait(lab: Lab, story: Story) -> tuple[int, str]:
 )
 def work_conserving(lab: Lab) -> str:
     stories = [story for _, story in probes.crowds(S // 4)]
-    stories += [_unbound(cpu_story(SeededDice(1_000 + n))) for n in range(2 * lab.effort.few)]
+    stories += [unbound(cpu_story(SeededDice(1_000 + n))) for n in range(2 * lab.effort.few)]
     for story in stories:
         wasted, who = wasted_ns(lab, story)
         if wasted > story.horizon_ns * story.cpu.pcpus * WASTE_SHARE:
@@ -123,7 +123,7 @@ def work_conserving(lab: Lab) -> str:
     return f"{len(stories)} hosts"
 
 
-def _unbound(story: Story) -> Story:
+def unbound(story: Story) -> Story:
     """The story without anything that makes it right to idle: caps, affinities, faults."""
     vms = tuple(attrs.evolve(vm, cap=0, affinity=0) for vm in story.vms)
     return attrs.evolve(story, vms=vms, faults=())

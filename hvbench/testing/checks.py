@@ -108,8 +108,9 @@ def check(
 def perform(one: Check, lab: Lab, expected: str | None = None) -> Outcome:
     """Run a check; `expected` says why it is known to fail. Never raises."""
     started = time.perf_counter()
+    lab.judged = not one.claim or one.claim in promises(lab.subject.policy)
     status, detail, story = _attempt(one, lab)
-    if one.claim and one.claim not in promises(lab.subject.policy) and status in (Status.PASS, Status.FAIL):
+    if not lab.judged and status in (Status.PASS, Status.FAIL):
         found = "it holds here" if status is Status.PASS else "it does not hold"
         status, detail, story = Status.NOT_CLAIMED, f"{found}: {detail}", []
     elif expected is not None and status is Status.FAIL:

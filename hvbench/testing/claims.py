@@ -29,7 +29,7 @@ CLAIMS: dict[str, dict[str, str]] = {
     "memory": {
         "never-reclaims": "memory that a VM was given is never taken back: no balloon, no swap, no sharing",
         "balloons": "takes memory back with the guests' balloons when the machine runs short",
-        "gives-back": "balloons deflate when the machine has free memory again",
+        "gives-back": "a VM that wants memory gets it out of its balloon when others have freed theirs",
         "taxes-idle-memory": "of two VMs, the one that does not use its memory loses more of it",
         "overcommits": "starts VMs whose configured memory is more than the machine has",
         "shares": "pages of equal contents come to share a frame",

@@ -57,6 +57,8 @@ class Lab:
     """Whether long runs may compile the policy's hooks: not worth it for a policy that is used once."""
     other: Any = None
     """Another process that runs stories, made when first needed (see hvbench.testing.other)."""
+    judged: bool = True
+    """Whether the check that is made now may fail: what is only reported is not made short, nor told."""
     references: tuple[Subject, ...] = ()
     """Bundled policies that the cost of a decision is set beside."""
 
@@ -93,7 +95,8 @@ class Lab:
             story = change(self.story(number))
             reason = test(story)
             if reason:
-                story, reason = shorten(story, reason, test, self.effort.shorten_s)
+                if self.judged:
+                    story, reason = shorten(story, reason, test, self.effort.shorten_s)
                 raise Violated(reason, self.tell(story))
         if self.effort is THOROUGH:
             invent(self, test, change, stories)
@@ -101,6 +104,8 @@ class Lab:
 
     def tell(self, story: Story) -> list[str]:
         """A story, and the last calls of hooks in it."""
+        if not self.judged:
+            return []
         calls: deque[str] = deque(maxlen=CALLS_SHOWN)
         try:
             self.run(story, around=recorder(calls))

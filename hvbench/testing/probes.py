@@ -154,11 +154,34 @@ def pressure(horizon_ns: int = 3 * S) -> Story:
 
 
 def idle_and_busy() -> Story:
-    """Two VMs that want 600 pages each of a machine of 1,050: one uses them once, the other all the time."""
-    story = memory_host((600, 600), frames=1_050, horizon_ns=180 * S, again=True)
-    actions = (Action("touch", 0, 0, 0, 0, 600, True), Action("sleep", 0, 0, 1_000 * S))
-    again = (Action("touch", 1, 0, 0, 0, 600), Action("sleep", 1, 0, 50 * MS))
+    """Two VMs that want 900 pages each of a machine of 1,400: one uses them once, the other all the time."""
+    story = memory_host((900, 900), frames=1_400, horizon_ns=180 * S, again=True)
+    actions = (Action("touch", 0, 0, 0, 0, 900, True), Action("sleep", 0, 0, ENDLESS_NS))
+    again = (Action("touch", 1, 0, 0, 0, 900), Action("sleep", 1, 0, 50 * MS))
     return attrs.evolve(story, actions=(*actions, *again))
+
+
+def giver_and_taker(horizon_ns: int = 300 * S) -> Story:
+    """Two VMs on a machine that is too small for both: after a minute the second frees its pages and sleeps, the first
+    goes on to want all of its own."""
+    story = memory_host((900, 800), frames=1_700, horizon_ns=horizon_ns, again=True)
+    taker = (Action("touch", 0, 0, 0, 0, 900, True), Action("sleep", 0, 0, 50 * MS))
+    giver = (Action("touch", 1, 0, 0, 0, 800, True), Action("sleep", 1, 0, 60 * S), Action("exit", 1))
+    return attrs.evolve(story, actions=(*taker, *giver, Action("sleep", 1, 0, ENDLESS_NS)))
+
+
+def tides(horizon_ns: int = 300 * S) -> Story:
+    """Two VMs on a machine that is too small for both, one of them busy and idle in turns of about a minute."""
+    story = memory_host((900, 900), frames=1_400, horizon_ns=horizon_ns, again=True)
+    rises = [Action("touch", 0, 0, 0, 0, 900 - 90 * n, True) for n in range(9)]
+    turns = [a for touch in rises for a in (touch, Action("sleep", 0, 0, 6 * S))]
+    steady = (Action("touch", 1, 0, 0, 0, 700, True), Action("sleep", 1, 0, 2 * S))
+    return attrs.evolve(story, actions=(*turns, Action("sleep", 0, 0, 50 * S), *steady))
+
+
+def rush() -> Story:
+    """Two VMs that write all of their memory at once, faster than anybody can take it away again."""
+    return memory_host((950, 950), frames=1_340, horizon_ns=2 * S, again=True)
 
 
 # storage and network ----------------------------------------------------------------------------------------------
@@ -205,6 +228,10 @@ def for_parameters(axis: str) -> list[Story]:
             pressure(2 * S),
             memory_host((300, 300), frames=1_000, same=True, horizon_ns=3 * S, again=True),
             memory_host((900, 900), frames=1_930, cached=50, horizon_ns=5 * S, frees_after_ns=S),
+            # used to the last frame
+            rush(),
+            # policies that look at averages over minutes
+            tides(),
             memory_host((200, 200), frames=1_930, cached=700, horizon_ns=20 * S),
         ]
     if axis == "storage":

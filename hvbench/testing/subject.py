@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -17,7 +18,8 @@ from hvbench.build import HostSpec, build
 from hvbench.build_io import IoSpec, storage_path, switch_config
 from hvbench.jit import interpreted as interpreting
 from hvbench.kernel.guards import E_REFUSED
-from hvbench.plugins import Policy, bind_params
+from hvbench.plugins import Policy, Registry, bind_params, load_registry
+from hvbench.stacks import is_stack, layers_of
 from hvbench.state import schema
 from hvbench.state.memory import HostMemory
 from hvbench.testing.story import Story
@@ -31,6 +33,12 @@ SLOTS = {
 }
 
 Look = Callable[[HostMemory], None]
+
+
+@lru_cache(maxsize=1)
+def _installed() -> Registry:
+    """Where a named stack's layers are found."""
+    return load_registry()
 
 
 @attrs.frozen(eq=False)
@@ -55,7 +63,10 @@ class Subject:
     def chosen(self) -> list[Chosen]:
         """The policy as the binder takes it."""
         p = self.policy
-        return [Chosen(SLOTS[p.axis], p.name, p.module, self.params, p.digest)] if p.axis in DECISION_AXES else []
+        if p.axis not in DECISION_AXES:
+            return []
+        layers = layers_of(p, self.params, _installed()) if is_stack(p) else [(p, self.params)]
+        return [Chosen(SLOTS[p.axis] + i, x.name, x.module, params, x.digest) for i, (x, params) in enumerate(layers)]
 
     def spec(self, story: Story) -> HostSpec:
         """The story's host, with the path or the switch that the policy states."""

@@ -201,7 +201,7 @@ class TraceWriter:
     Pieces come in the order of the rows, columns that a piece leaves out are filled with their absent meaning.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any], level: int = 9) -> None:
+    def __init__(self, path: Path, meta: dict[str, Any], level: int = 12) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -17,7 +17,7 @@ from hvbench.traces.format import (
     PRIVILEGED,
     Trace,
 )
-from hvbench.traces.handle.series import Series, plot, series
+from hvbench.traces.handle.series import SECTOR, Series, plot, series
 
 
 @define
@@ -150,7 +150,7 @@ def trace_info(trace: Trace) -> TraceInfo:
         degraded=list(meta.get("degraded", [])),
         derived=[_step(step) for step in meta.get("derived", [])],
         block_requests=int(block.sum()),
-        block_bytes=int(c["pages"][block].astype(np.int64).sum()) * PAGE_SIZE,
+        block_bytes=int(c["pages"][block].astype(np.int64).sum()) * SECTOR,
         sharable_pages=zero + duplicates,
         series=series(trace),
     )

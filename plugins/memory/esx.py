@@ -22,7 +22,7 @@ from attrs import frozen
 from hvbench.policy import Layer, hookimpl, param
 
 AXIS = "memory"
-CLAIMS = frozenset({"shares", "balloons", "taxes-idle-memory", "overcommits"})
+CLAIMS = frozenset({"shares", "balloons", "gives-back", "taxes-idle-memory", "overcommits"})
 
 
 @frozen
@@ -36,11 +36,11 @@ class Params:
         75, unit="percent", low=0, high=99, help="tax rate on idle memory", source="ESX: Mem.IdleTax 75"
     )
     ratio_percent: int = param(
-        150,
+        10_000,
         unit="percent",
         low=1,
         help="configured memory of all VMs, at most so much of machine memory",
-        source="OpenStack Nova: ram_allocation_ratio 1.5; ESX itself admits by reservations",
+        source="Waldspurger 2002, 6.2: ESX admits by reservations and overhead alone; more than any host is promised",
     )
     deflate_on_oom: bool = param(
         False,

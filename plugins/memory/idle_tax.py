@@ -11,7 +11,8 @@ Source: Waldspurger, OSDI 2002, section 5.2 (tax rate, idle page cost k = 1 / (1
 (P (f + k (1 - f)))), 5.3 (sampling: 100 pages, 30 s of VM time, three averages), 6.3 (states). Balance period:
 ESX's Mem.BalancePeriod 15 s.
 
-Claims: reclaims without host swap where guests have something to give; takes from idle VMs first.
+Claims: reclaims without host swap where guests have something to give; takes from idle VMs first; balloons of those
+that want memory deflate when others stop using theirs.
 
 Not modelled: sampling by the accessed bits of nested tables; a page of a 2 MiB mapping is watched alone, without
 splitting it. VM time is the time in which the VM was not kept from running (waiting for a pCPU or for the
@@ -41,7 +42,7 @@ from hvbench.policy import (
 )
 
 AXIS = "memory"
-CLAIMS = frozenset({"balloons", "taxes-idle-memory"})
+CLAIMS = frozenset({"balloons", "gives-back", "taxes-idle-memory"})
 TIMER = 0
 LOOK_NS = 1_000_000_000
 """Each VM's sample is looked at so often: whether its time is over."""

@@ -15,7 +15,8 @@ mom-balloon.policy (oVirt site: boost 300, decay 50, npages 64 to 1250, sleep 10
 doc/mom-balloon+ksm.conf (policy every 10 s, statistics every 5 s, 10 samples); mom/Collectors/HostKSM.py
 (shareable: the address space of the guests' processes, here their configured memory).
 
-Claims: reclaims without host swap where guests have something to give.
+Claims: reclaims with balloons where guests have something to give, and gives back; both slowly, since its rules look
+at averages over almost a minute and count a guest's page cache as used.
 
 Not modelled: the quality-of-service rules and CPU and I/O rules; a guest without an agent, whose statistics the
 rules lack.
@@ -39,7 +40,7 @@ from hvbench.policy import (
 )
 
 AXIS = "memory"
-CLAIMS = frozenset({"balloons"})
+CLAIMS = frozenset({"balloons", "gives-back"})
 SAMPLE, RULES = 0, 1
 MOST_SAMPLES = 16
 MOST_VMS = 1024

@@ -137,11 +137,21 @@ def mem_timer(host, timer, now):
 
 
 def block_greedy(host, now):
-    """Block the VMs that hold more than their balloon targets allow; those that came below theirs go on."""
+    """Block the VMs that hold more than their targets; those that came below theirs go on.
+
+    A target is what a balloon is to leave a VM, or without a balloon its part of the machine by shares.
+    """
     set_timer(host, BLOCKED, now + BLOCKED_NS)
+    machine = host.machine[0]
+    room = machine.frames - machine.hypervisor - machine.goal
+    shares = 0
+    for m in range(host.vms):
+        room -= host.vmem[m].overhead
+        shares += host.vmem[m].shares
     for m in range(host.vms):
         x = host.vmem[m]
-        greedy = x.balloon_target > 0 and x.resident > x.pages - x.balloon_target
+        target = x.pages - x.balloon_target if x.balloon_target > 0 else room * x.shares // shares
+        greedy = x.resident > max(target, x.reservation)
         first = host.vm[m].first_vcpu
         if greedy and x.blocked == 0:
             x.blocked = 1

@@ -12,7 +12,9 @@ Source: Xen 4.17, xen/common/sched/credit2.c (G. Dunlap, D. Faggioli): CSCHED2_C
 MAX_TIMER 10 ms, CARRYOVER_MAX 500 us, MIGRATE_COMPENSATION 50 us, RATELIMIT_TICKLE_TOLERANCE 50 us, load averages over
 2^30 ns with 18 fractional bits, balance tolerances 0 and -3; the parameters below.
 
-Claims: work-conserving within a runqueue (but for caps), weight-proportional within a runqueue, starvation-free.
+Claims: weight-proportional within a runqueue, starvation-free, caps. Not work-conserving, as Xen's is not: queues are
+balanced at resets only, so that a pCPU may idle beside another queue that waits; and within a queue an idle pCPU leaves
+an entity of another one alone whose credits are within `migrate_resist_ns` of the least there are.
 
 Not modelled: soft affinity, sched_smt_power_savings. A core whose threads all idle is preferred, as in Xen. Caps of all
 VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks at the next one, where
@@ -46,7 +48,7 @@ from hvbench.policy import (
 )
 
 AXIS = "scheduler"
-CLAIMS = frozenset({"work-conserving", "weight-proportional", "starvation-free", "caps"})
+CLAIMS = frozenset({"weight-proportional", "starvation-free", "caps"})
 HONOURS = frozenset({"weight", "cap", "pinning"})
 
 CONTAINERS = (

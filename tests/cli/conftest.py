@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import define
 
-from hvbench import cli, executor, plugins
+from hvbench import choices, cli, executor, plugins
 from hvbench.axes import AXES
 from tests import fakes
 from tests.policies import write
@@ -25,6 +25,21 @@ POLICIES: Installed = {
     "technique": ("native", "full", "hardware"),
     "host": ("type1", "type2"),
 }
+
+HOOKS = {
+    "scheduler": "sched_pick_next(host, pcpu, prev, now)",
+    "memory": "mem_idle_price(host, vm, now)",
+    "storage": "blk_service(host, request, dev, now)",
+    "switch": "net_dequeue(host, port, now)",
+    "technique": "hvbench_technique_costs(params, cpu_mhz)",
+    "host": "hvbench_host_costs(params, cpu_mhz)",
+}
+"""A hook of each axis: never called, since the simulator is a fake."""
+
+MEMORY = (
+    "static,balloon,overcommit,overcommit+balloon,page-sharing,overcommit+page-sharing,overcommit+balloon+page-sharing"
+)
+"""The memory choices of a matrix that names none."""
 
 
 @define
@@ -46,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for number, name in enumerate(POLICIES[axis]):
             module = f"fake_{axis}_{name}".replace("-", "_")
             text = fakes.BEHAVIOUR.replace("effect: int = param(0,", f"effect: int = param({10 * number},")
-            text = text.replace("sched_pick_next(host, pcpu, prev, now)", "hvbench_host_costs(params, cpu_mhz)")
+            text = text.replace("sched_pick_next(host, pcpu, prev, now)", HOOKS[axis])
             write(installed, module, f'{text}\n\nAXIS = "{axis}"\nNAME = "{name}"\n')
             points.append(EntryPoint(f"{axis}.{name}", module, "hvbench"))
     write(installed, "fake_broken", "import nonsense_module\n")
@@ -57,6 +72,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     monkeypatch.delenv("HVBENCH_LOAD_PLUGINS", raising=False)
     monkeypatch.setattr(executor, "SIMULATE", "tests.fakes:simulate")
+    monkeypatch.setitem(choices.STANDARD, "scheduler", "all")
+    monkeypatch.setitem(choices.STANDARD, "memory", MEMORY)
     monkeypatch.chdir(work)
     fakes.CALLS.clear()
     fakes.SILENT.clear()

@@ -11,7 +11,7 @@ import pytest
 
 from hvbench.store import Store
 from tests import fakes
-from tests.cli.conftest import Outcome
+from tests.cli.conftest import HOOKS, Outcome
 from tests.policies import write
 
 Run = Callable[..., Outcome]
@@ -63,7 +63,7 @@ def test_a_policy_file_runs_in_a_process_of_its_own(hvbench: Run, home: Path) ->
     write(home, "mine", fakes.BEHAVIOUR)
     # The worker has no fake entry points: every axis but one is given as a file too.
     for axis in ("memory", "storage", "switch", "technique", "host"):
-        text = fakes.BEHAVIOUR.replace("sched_pick_next(host, pcpu, prev, now)", "hvbench_host_costs(params, cpu_mhz)")
+        text = fakes.BEHAVIOUR.replace(HOOKS["scheduler"], HOOKS[axis])
         write(home, axis, f'{text}\nAXIS = "{axis}"\n')
     files = [f"--{axis}=./{axis}.py" for axis in ("memory", "storage", "switch", "technique", "host")]
     ran = hvbench("matrix", "./fake.toml", "--scheduler", "./mine.py,./mine.py:mode=3", *files, "--limit", "0.5")

@@ -100,6 +100,24 @@ def test_a_pinned_vm_is_never_moved() -> None:
         assert min(numbers(done.vcpu["ran_ns"])) > 50 * MS
 
 
+def test_why_it_is_not_work_conserving(kernel: object) -> None:
+    """pCPUs idle beside those that wait in another queue, and beside those whose credits are nearly the least."""
+    from hvbench.plugins import load_registry
+    from hvbench.testing.check_scheduler import unbound, wasted_ns
+    from hvbench.testing.dice import SeededDice
+    from hvbench.testing.generate import cpu_story
+    from hvbench.testing.lab import Lab
+    from hvbench.testing.subject import subject_of
+
+    credit2 = subject_of(load_registry().get("scheduler", "credit2"))
+    stories = [unbound(cpu_story(SeededDice(1_000 + n))) for n in range(10)]
+
+    def wasted(**params: int) -> int:
+        return sum(wasted_ns(Lab(credit2.with_params(**params), compiles=False), story)[0] for story in stories)
+
+    assert wasted() > wasted(runqueue=4) > wasted(runqueue=4, migrate_resist_ns=0) == 0
+
+
 @pytest.mark.parametrize(("pcpus", "runqueue"), [(1, 2), (3, 0), (3, 4)])
 def test_same_bits_in_both_modes(kernel: object, pcpus: int, runqueue: int) -> None:
     assert_same_bits(CREDIT2, pcpus, runqueue=runqueue)

@@ -102,8 +102,16 @@ def test_in_low_vms_above_their_targets_stand_still_until_hard():
     )  # fmt: skip
     host = HostProxy(memory, rig.schema.FIRST_MEMORY_SLOT, HostProxy(memory, -1))
     vmem, machine = memory.tables["vmem"], memory.tables["machine"]
-    vmem["balloon_target"], vmem["resident"] = [600, 100], [500, 500]
+    # a target by a balloon, and one by shares: half of 4,000 frames less the hypervisor's, overhead and the goal
+    vmem["balloon_target"], vmem["resident"] = [600, 0], [500, 500]
     machine["state"] = 4
+    module.block_greedy(host, 0)
+    assert [host.vmem[m].blocked for m in range(2)] == [1, 0]
+    part = (4000 - 16 - 8 - int(machine["goal"][0])) // 2
+    vmem["resident"][1] = part + 1
+    module.block_greedy(host, 0)
+    assert [host.vmem[m].blocked for m in range(2)] == [1, 1]
+    vmem["resident"][1] = part
     module.block_greedy(host, 0)
     assert [host.vmem[m].blocked for m in range(2)] == [1, 0]
     vmem["resident"][0] = 400

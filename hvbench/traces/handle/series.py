@@ -10,6 +10,8 @@ from hvbench.traces.format import OPS, PAGE_SIZE, ZERO_PAGE, Trace
 
 STEPS = 60
 BLOCKS = "▁▂▃▄▅▆▇█"
+SECTOR = 512
+"""Block requests count sectors in the columns of pages."""
 _MIB = PAGE_SIZE / 2**20
 
 
@@ -78,8 +80,8 @@ def series(trace: Trace, steps: int = STEPS) -> list[Series]:
     for name, ops, values in (
         ("file reads", ("fread",), size),
         ("file writes", ("fwrite",), size),
-        ("block reads", ("blk_read",), size),
-        ("block writes", ("blk_write",), size),
+        ("block reads", ("blk_read",), pages * SECTOR),
+        ("block writes", ("blk_write",), pages * SECTOR),
         ("sent", ("send",), c["bytes"]),
     ):
         rows = s.rows(*ops)

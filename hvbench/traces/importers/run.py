@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,19 @@ def import_files(
     settings: Settings | None = None,
     options: dict[str, Any] | None = None,
     progress: bool = False,
+    expand: Any = None,
 ) -> Report:
-    """Import files of one format. Raises UserError; then nothing is left at `output` that was not there before."""
+    """Import files of one format. Raises UserError; then nothing is left at `output` that was not there before.
+
+    `expand`, a `hvbench.traces.expand.Choice`, makes a trace of a demand table at once.
+    """
     settings = settings or Settings()
     if not paths:
         raise UserError("nothing to import: name a file")
+    if expand is not None and format.makes != "demand":
+        raise UserError(
+            f"--expand: {format.name} makes a trace by itself; formats of averages make demand, to be expanded"
+        )
     _check_output(output, paths)
     given = options or {}
     with _progress(paths, progress) as advance:
@@ -109,8 +118,25 @@ def import_files(
         if format.makes == "demand":
             from hvbench.traces.demand import write_demand
 
-            return write_demand(job, output, lambda: _common(job, settings, files, given, output))
+            def common() -> dict[str, Any]:
+                return _common(job, settings, files, given, output)
+
+            if expand is None:
+                return write_demand(job, output, common)
+            with tempfile.TemporaryDirectory(prefix=output.name + ".", dir=output.parent) as folder:
+                return _expand(write_demand(job, Path(folder) / "demand.parquet", common), output, expand)
         return _write_trace(job, output, settings, files, given)
+
+
+def _expand(demand: Report, output: Path, choice: Any) -> Report:
+    """The trace of a demand table that was just made."""
+    from hvbench.traces.expand import expand_file
+
+    made: Report = expand_file(demand.path, output, choice)
+    made.format = demand.format
+    made.bytes_read = demand.bytes_read
+    made.notes = [*demand.notes, *made.notes]
+    return made
 
 
 def _check_output(output: Path, paths: tuple[Path, ...]) -> None:
@@ -128,7 +154,7 @@ def _write_trace(job: Import, output: Path, settings: Settings, files: Files, gi
     try:
         for batch in job.format.read(job):
             spool.add(batch)
-        _check_clocks(job)
+        check_clocks(job)
         if not spool.rows:
             said = f" ({job.notes[0]})" if job.notes else ""
             raise UserError(f"{names_of(files.paths)}: holds nothing that a {job.format.name} import replays{said}")
@@ -173,7 +199,7 @@ def _write_trace(job: Import, output: Path, settings: Settings, files: Files, gi
     )
 
 
-def _check_clocks(job: Import) -> None:
+def check_clocks(job: Import) -> None:
     """Files whose clocks tell different times cannot be laid beside each other without being told how."""
     for name in job.offsets:
         if not any(name == clock or name in (clock.rpartition("/")[2], clock.split("!")[0]) for clock in job.clocks):

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvbench.errors import UserError
+from hvbench.traces.format import COLUMNS
 from hvbench.traces.importers import compiled, scan, sched_pass
 from hvbench.traces.importers.api import GUEST, Batch, Import, option
 from hvbench.traces.importers.requests import LANES, Histogram, Requests
 from hvbench.traces.importers.sources import Lines, Source
 
-BLOCK_BYTES: Final = 2 << 20
+BLOCK_BYTES: Final = 1 << 20
 MOST_TID: Final = 1 << 22
 """Linux: pid_max is 4194304 at most (include/linux/threads.h)."""
 MOST_CPUS: Final = 4096
@@ -34,7 +35,7 @@ class Options:
     device: str = option("", help="only block requests of this device", metavar="MAJOR,MINOR")
 
 
-def _pattern(text: str, name: str) -> re.Pattern[str] | None:
+def name_pattern(text: str, name: str) -> re.Pattern[str] | None:
     try:
         return re.compile(text) if text else None
     except re.error as error:
@@ -46,8 +47,8 @@ class Log:
 
     def __init__(self, job: Import, expected_bytes: int) -> None:
         self.job = job
-        self.only = _pattern(job.options.only, "only")
-        self.without = _pattern(job.options.without, "without")
+        self.only = name_pattern(job.options.only, "only")
+        self.without = name_pattern(job.options.without, "without")
         self.device = self._device(job.options.device)
         self.scan = compiled.function(scan.scan, ("bytes", "int64", "table"), expected_bytes)
         kinds = ("table", "int64", "table", "column", "table", "table", "column")
@@ -223,7 +224,7 @@ class Log:
         behind = rows[:, sched_pass.R_THREAD] == sched_pass.BACKGROUND
         own = rows[~behind]
         if len(own):
-            yield {name: own[:, i].copy() for i, name in enumerate(sched_pass.ROW)}
+            yield {name: own[:, i].astype(COLUMNS[name]) for i, name in enumerate(sched_pass.ROW)}
         if behind.any():
             yield from self._background(rows[behind])
 

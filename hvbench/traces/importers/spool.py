@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hvbench.traces.format import ABSENT, COLUMNS, OP_NAMES
 from hvbench.traces.importers.api import Batch
 
-RUN_BYTES: Final = 32 << 20
+RUN_BYTES: Final = 16 << 20
 PIECE_ROWS: Final = 1 << 17
 """Rows handed to the writer at a time, and merged at a time."""
 
@@ -58,6 +58,12 @@ class Spool:
     """Takes batches, gives sorted pieces."""
 
     folder: Path
+    kinds: dict[str, np.dtype[Any]] = field(factory=lambda: dict(COLUMNS))
+    """The columns there may be; "time_ns" among them."""
+    absent: dict[str, int] = field(factory=lambda: dict(ABSENT))
+    """What a column holds where a batch leaves it out, if not 0."""
+    key: str = "thread"
+    """The column that is sorted by first."""
     rows: int = 0
     first_ns: int = 1 << 62
     last_ns: int = -(1 << 62)
@@ -70,17 +76,18 @@ class Spool:
 
     def add(self, batch: Batch) -> None:
         """Take a batch; its columns are checked for their lengths and names."""
-        count = len(batch["op"])
+        count = len(batch["time_ns"])
         if not count:
             return
         for name, values in batch.items():
-            if name not in COLUMNS or len(values) != count:
-                raise ValueError(f"a batch has {len(values)} rows in column {name}, {count} in op")
+            if name not in self.kinds or len(values) != count:
+                raise ValueError(f"a batch has {len(values)} rows in column {name}, {count} in time_ns")
         self.rows += count
         time = batch["time_ns"]
         self.first_ns = min(self.first_ns, int(time.min()))
         self.last_ns = max(self.last_ns, int(time.max()))
-        self.ops += np.bincount(batch["op"], minlength=len(OP_NAMES))
+        if "op" in batch:
+            self.ops += np.bincount(batch["op"], minlength=len(OP_NAMES))
         self._batches.append(batch)
         self._held += sum(values.nbytes if values.strides[0] else 8 * count for values in batch.values())
         if self._held >= RUN_BYTES:
@@ -93,11 +100,13 @@ class Spool:
         whole: Batch = {}
         for name in names:
             parts = [
-                batch[name] if name in batch else np.full(len(batch["op"]), ABSENT.get(name, 0), COLUMNS[name])
+                batch[name]
+                if name in batch
+                else np.full(len(batch["time_ns"]), self.absent.get(name, 0), self.kinds[name])
                 for batch in batches
             ]
             whole[name] = np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
-        order = np.lexsort((whole["time_ns"], whole["thread"]))
+        order = np.lexsort((whole["time_ns"], whole[self.key]))
         return {name: values[order] for name, values in whole.items()}
 
     def _spill(self) -> None:
@@ -106,14 +115,14 @@ class Spool:
         whole = self._sorted()
         columns: dict[str, _Column] = {}
         for name, values in whole.items():
-            absent = ABSENT.get(name, 0)
-            if name != "thread" and (values == absent).all():
+            absent = self.absent.get(name, 0)
+            if name != self.key and (values == absent).all():
                 continue
             kept = _narrow(values)
             columns[name] = _Column(kept.dtype, self._written)
             self._file.write(np.ascontiguousarray(kept).data)
             self._written += kept.nbytes
-        threads = whole["thread"]
+        threads = whole[self.key]
         distinct, first = np.unique(threads, return_index=True)
         end = np.append(first[1:], len(threads))
         self._runs.append(
@@ -128,17 +137,17 @@ class Spool:
     def _read(self, run: _Run, name: str, first: int, end: int) -> NDArray[Any]:
         column = run.columns.get(name)
         if column is None:
-            return np.full(end - first, ABSENT.get(name, 0), COLUMNS[name])
+            return np.full(end - first, self.absent.get(name, 0), self.kinds[name])
         self._file.seek(column.at + first * column.kind.itemsize)
         data = self._file.read((end - first) * column.kind.itemsize)
-        return np.frombuffer(data, column.kind).astype(COLUMNS[name])
+        return np.frombuffer(data, column.kind).astype(self.kinds[name])
 
     def pieces(self) -> Iterator[Batch]:
         """All rows in order, in pieces; every piece has every column that any row uses."""
         if not self._runs:
             if self._batches:
                 whole = self._sorted()
-                for at in range(0, len(whole["op"]), PIECE_ROWS):
+                for at in range(0, len(whole["time_ns"]), PIECE_ROWS):
                     yield {name: values[at : at + PIECE_ROWS] for name, values in whole.items()}
             return
         if self._batches:
@@ -175,6 +184,10 @@ class Spool:
                 np.concatenate([head[:count] for head, count in zip(heads, taken, strict=True)]), kind="stable"
             )
             parts = [(run, at, at + count) for (run, at, _), count in zip(left, taken, strict=True) if count]
-            used = sorted({name for run, _, _ in parts for name in run.columns} | {"thread", "op", "time_ns"})
+            used = sorted(
+                {name for run, _, _ in parts for name in run.columns}
+                | {self.key, "time_ns"}
+                | ({"op"} & set(self.kinds))
+            )
             yield {name: np.concatenate([self._read(run, name, a, b) for run, a, b in parts])[order] for name in used}
             left = [(run, at + n, end) for (run, at, end), n in zip(left, taken, strict=True) if at + n < end]

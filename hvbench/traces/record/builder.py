@@ -77,6 +77,7 @@ class Builder:
     files: dict[tuple[str, int], tuple[str, int, float]] = field(factory=dict)
     started_at: float = 0.0  # wall clock, to tell old files from new
     hide_names: bool = False
+    keep_names: bool = False
     degraded: list[str] = field(factory=list)
     flows: dict[Connection, int] = field(factory=dict)
     flow_list: list[dict[str, Any]] = field(factory=list)
@@ -440,6 +441,8 @@ class Builder:
                     file.index = len(objects)
                     used_files.append(file)
                     objects.append({"kind": file.kind, "pages": file.pages, "process": -1, "name_hash": file.hash})
+                    if self.keep_names and file.path:
+                        objects[-1]["name"] = file.path
                 if file.shared_memory:
                     # it lives as long as the oldest process that uses it
                     mine, known = processes[thread.process.index], objects[file.index]["process"]

@@ -199,7 +199,7 @@ class Capture:
 
 
 def parse(lines: Iterable[str], readers: Mapping[str, Reader] = ARGUMENTS) -> Capture:
-    """Read ring-buffer text by the `readers` of its events. Events that the recorder does not know are skipped, not counted as unparsed."""
+    """Read ring-buffer text by the `readers` of its events; others are skipped, and not counted as unparsed."""
     capture = Capture()
     for line in lines:
         match = HEAD.match(line)

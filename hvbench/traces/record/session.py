@@ -20,10 +20,11 @@ from attrs import define, field
 from hvbench import __version__
 from hvbench.errors import UserError
 from hvbench.traces.check import require_valid
-from hvbench.traces.format import PAGE_SIZE, SALT, Trace, make_trace, write_trace
+from hvbench.traces.format import PAGE_SIZE, SALT, Trace, make_trace, name_hash, write_trace
 from hvbench.traces.record import procfs
 from hvbench.traces.record.builder import Builder, Selection
 from hvbench.traces.record.ftrace import Capture, in_nanoseconds, parse
+from hvbench.traces.record.target import Launched, Target, attached, group
 from hvbench.traces.record.timeline import FAULT_NS, Timeline
 from hvbench.traces.record.tracefs import Session, find_tracefs
 
@@ -39,6 +40,8 @@ class Options:
     """What to record and how. Times in seconds where a person sets them."""
 
     command: list[str]
+    pids: list[int] = field(factory=list)  # instead of a command: processes that run already
+    cgroup: str = ""  # or a control group
     name: str = ""
     described: str = ""  # said in the metadata instead of the command
     selection: Selection = field(factory=Selection)
@@ -50,6 +53,7 @@ class Options:
     buffer_mib: int = 0  # 0: by the machine's memory
     seed: int = 1
     hide_names: bool = False
+    keep_names: bool = False  # file names too
     licence: str = ""
     attribution: str = ""
 
@@ -71,7 +75,6 @@ class Recording:
     recorder_cpu_s: float = 0.0
     clock: str = "mono"
     interrupted: bool = False
-    exit_code: int | None = None
 
     def contents(self) -> set[int]:
         return {value for states in [self.before, *self.snapshots] for s in states for value in s.contents.values()}
@@ -81,6 +84,13 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
     """Record `options.command` and write the trace; returns it. Raises `UserError`."""
     if not output.parent.is_dir():
         raise UserError(f"{output}: the folder {output.parent} does not exist")
+    given = [what for what, there in (("--pid", options.pids), ("--cgroup", options.cgroup)) if there]
+    given += ["a command"] if options.command else []
+    if len(given) != 1:
+        what = " and ".join(given) if given else "nothing"
+        raise UserError(f"{what} to record: give a command after `--`, or --pid, or --cgroup, and one of them only")
+    if options.runs > 1 and not options.command:
+        raise UserError(f"--runs {options.runs}: {given[0]} cannot be run again; only a command can")
     root, why = find_tracefs()
     if root is None:
         from hvbench.traces.record.unprivileged import record_unprivileged
@@ -107,6 +117,15 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
     for sentence in written.meta["degraded"]:
         say(f"  note: {sentence}")
     return written
+
+
+def target_of(options: Options) -> Target:
+    """What the options say is to be recorded; a command is started, and stands still. Raises `UserError`."""
+    if options.pids:
+        return attached(options.pids)
+    if options.cgroup:
+        return group(options.cgroup)
+    return Launched(start_stopped(options.command))
 
 
 def default_buffer_mib() -> int:
@@ -165,29 +184,28 @@ def run_once(options: Options, root: Path) -> Recording:
     with Session(root, buffer * 1024) as session:
         recording.missing = dict(session.missing)
         recording.clock = session.clock
-        child = start_stopped(options.command)
+        target = target_of(options)
         try:
-            session.follow(child.pid)
-            if options.delay_s:
-                os.kill(child.pid, signal.SIGCONT)
+            session.follow(target.pids())
+            if options.delay_s or not target.waits:
+                target.go()
                 time.sleep(options.delay_s)
-                recording.before = take_snapshot(_members(options, child.pid), True, False)
-                recording.at_start = [s for pid in procfs.tree(child.pid) if (s := procfs.process_state(pid))]
+                recording.before = take_snapshot(_members(options, target), True, False)
+                recording.at_start = [s for pid in target.pids() if (s := procfs.process_state(pid))]
             else:
-                state = procfs.process_state(child.pid)
-                if state is not None:
+                for state in filter(None, map(procfs.process_state, target.pids())):
                     for thread in state.threads:
                         thread.syscall = -1
-                    recording.at_start = [state]
+                    recording.at_start.append(state)
             usage = resource.getrusage(resource.RUSAGE_SELF)
             steal = procfs.steal_ns()
             begin = time.monotonic()
             recording.start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
             session.start()
-            if not options.delay_s:
-                os.kill(child.pid, signal.SIGCONT)
+            if target.waits and not options.delay_s:
+                target.go()
             try:
-                _watch(options, session, child, recording, begin)
+                _watch(options, session, target, recording, begin)
             except KeyboardInterrupt:
                 recording.interrupted = True
             session.stop()
@@ -195,22 +213,21 @@ def run_once(options: Options, root: Path) -> Recording:
             recording.steal_ns = procfs.steal_ns() - steal
             spent = resource.getrusage(resource.RUSAGE_SELF)
             recording.recorder_cpu_s = spent.ru_utime + spent.ru_stime - usage.ru_utime - usage.ru_stime
-            if child.poll() is None:
-                recording.snapshots.append(take_snapshot(_members(options, child.pid), False, True))
+            if target.alive():
+                recording.snapshots.append(take_snapshot(_members(options, target), False, True))
         finally:
-            end_tree(child)
-        recording.exit_code = child.returncode
+            target.end()
         recording.capture = parse(session.lines())
         recording.lost = session.lost() + recording.capture.lost
     return recording
 
 
-def _members(options: Options, root: int) -> list[int]:
+def _members(options: Options, target: Target) -> list[int]:
     """The processes whose memory is looked at: those inside, never the load generators."""
     from hvbench.traces.record.rows import Process
 
     found = []
-    for pid in procfs.tree(root):
+    for pid in target.pids():
         state = procfs.process_state(pid)
         if state is None:
             continue
@@ -225,21 +242,25 @@ def names_of(state: procfs.ProcessState) -> set[str]:
     return {state.comm, *state.titles}
 
 
-def _watch(
-    options: Options, session: Session, child: subprocess.Popen[bytes], recording: Recording, begin: float
-) -> None:
-    """Wait for the end of the command, of the time, or of the buffer; take snapshots on the way."""
+def _watch(options: Options, session: Session, target: Target, recording: Recording, begin: float) -> None:
+    """Wait for the end of the target, of the time, or of the buffer; take snapshots on the way."""
     next_snapshot = begin + options.snapshot_s if options.snapshot_s else float("inf")
-    while child.poll() is None:
+    followed = set(target.pids())
+    while target.alive():
         now = time.monotonic()
         if options.max_seconds and now - begin >= options.max_seconds:
             return
         if now >= next_snapshot:
-            pids = _members(options, child.pid)
+            pids = _members(options, target)
             recording.snapshots.append(take_snapshot(pids, True, True))
             next_snapshot = max(next_snapshot + options.snapshot_s, time.monotonic() + options.snapshot_s / 2)
         if session.fill() > FULL:
             return
+        if options.cgroup:
+            joined = set(target.pids()) - followed
+            if joined:
+                followed |= joined
+                session.follow(sorted(followed))
         session.mark()  # now and then: the last one may find the buffer full
         left = options.max_seconds - (now - begin) if options.max_seconds else 0.2
         time.sleep(max(0.001, min(0.1, left)))
@@ -271,8 +292,10 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
     degraded = [f"no {event} on this kernel: {loss} not recorded" for event, loss in recording.missing.items()]
     if recording.lost:
         degraded.append(f"{recording.lost} events were lost: use a larger --buffer or a shorter recording")
-    if recording.interrupted:
+    if recording.interrupted and options.command:
         degraded.append("interrupted from the keyboard: ends before the command did")
+    if not options.command:
+        degraded.append("attached to running processes: huge pages were not turned off, which hide touches within them")
     timeline = Timeline(recording.start_ns, options.touch_resolution_ns)
     timeline.devices_with_write_events(_ext4_devices() if "ext4:ext4_da_write_end" not in recording.missing else [])
     timeline.begin_with(recording.at_start)
@@ -292,6 +315,7 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
         files=procfs.inode_paths(wanted),
         started_at=recording.started_at,
         hide_names=options.hide_names,
+        keep_names=options.keep_names,
         degraded=degraded,
     )
     built = builder.build()
@@ -301,12 +325,21 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
     return make_trace(meta, built.columns)
 
 
+def described(options: Options) -> str:
+    """What was recorded, in words: the command, or the programs that were attached to."""
+    if options.command:
+        return shlex.join(options.command)
+    if options.cgroup:
+        return f"control group {name_hash(options.cgroup) if options.hide_names else options.cgroup}"
+    return f"{len(options.pids)} running processes"
+
+
 def header(options: Options, recording: Recording) -> dict[str, Any]:
     """The metadata that does not come from events."""
     snapshots = len(recording.snapshots) + bool(recording.before)
     return {
         "name": options.name,
-        "command": options.described or shlex.join(options.command),
+        "command": options.described or described(options),
         "recorded_at": datetime.datetime.fromtimestamp(recording.started_at, datetime.UTC).isoformat(
             timespec="seconds"
         ),
@@ -327,7 +360,7 @@ def header(options: Options, recording: Recording) -> dict[str, Any]:
         "overhead": {"recorder_cpu_share": round(recording.recorder_cpu_s / max(recording.wall_s, 1e-9), 4)},
         "licence": options.licence,
         "attribution": options.attribution,
-        "privacy": "file names as keyed hashes, no data"
+        "privacy": ("file names kept, no data" if options.keep_names else "file names as keyed hashes, no data")
         + (", thread names as keyed hashes" if options.hide_names else ""),
     }
 

@@ -114,9 +114,18 @@ class Session:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def follow(self, pid: int) -> None:
-        """Limit events to this process and whatever it starts."""
-        self._write("set_event_pid", str(pid))
+    def follow(self, pids: list[int]) -> None:
+        """Limit events to the threads of these processes and whatever they start."""
+        threads = []
+        for pid in pids:
+            with contextlib.suppress(OSError):  # it may have ended
+                threads += sorted(os.listdir(f"/proc/{pid}/task"), key=int)
+        for first in range(0, len(threads), 256):  # the kernel takes a page of text at a time
+            text = " ".join(threads[first : first + 256])
+            if first:
+                self._append("set_event_pid", text)
+            else:
+                self._write("set_event_pid", text)
 
     def followed(self) -> list[int]:
         """The threads that are followed now."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ from hvbench.traces.record import procfs, syscalls
 from hvbench.traces.record.builder import Builder
 from hvbench.traces.record.ftrace import Capture
 from hvbench.traces.record.rows import Process, Thread
-from hvbench.traces.record.session import Options, Recording, Say, end_tree, header, start_stopped
+from hvbench.traces.record.session import Options, Recording, Say, header, target_of
 from hvbench.traces.record.timeline import Timeline
 
 SAMPLE_S: Final = 0.01
@@ -155,9 +154,9 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         say(f"  missing: {sentence}")
     recording = Recording(Capture(), 0, time.time())
     recording.clock = "none"
-    child = start_stopped(options.command)
+    target = target_of(options)
     try:
-        os.kill(child.pid, signal.SIGCONT)
+        target.go()
         time.sleep(options.delay_s)
         steal, spent = procfs.steal_ns(), time.process_time()
         start = time.monotonic_ns()
@@ -165,21 +164,22 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         timeline = Timeline(start, int(SAMPLE_S * 1e9))
         sampler = Sampler(timeline)
         try:
-            while child.poll() is None:
+            while target.alive():
                 now = time.monotonic_ns() - start
                 if options.max_seconds and now >= options.max_seconds * 1e9:
                     break
-                sampler.read(procfs.tree(child.pid), now)
+                sampler.read(target.pids(), now)
                 time.sleep(SAMPLE_S)
         except KeyboardInterrupt:
             recording.interrupted = True
-            degraded.append("interrupted from the keyboard: ends before the command did")
+            if options.command:
+                degraded.append("interrupted from the keyboard: ends before the command did")
         recording.wall_s = (time.monotonic_ns() - start) / 1e9
         recording.recorder_cpu_s = time.process_time() - spent
         recording.steal_ns = procfs.steal_ns() - steal
     finally:
         with contextlib.suppress(OSError):
-            end_tree(child)
+            target.end()
     builder = Builder(timeline=timeline, selection=options.selection, hide_names=options.hide_names, degraded=degraded)
     built = builder.build()
     if not len(built.columns["op"]):
