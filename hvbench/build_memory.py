@@ -7,7 +7,7 @@ began: on the recorded machine nobody read them from disk. What the machine has 
 hypervisor's swap.
 
 Sources of the default costs. Difference Engine (Gupta et al., OSDI 2008, table 2; 2.33 GHz Xeon): share_page
-6.2 us, cow_break 25.1 us,
+6.2 us, cow_break 25.1 us, compress 29.7 us, uncompress 10.4 us,
 swap_out 48.9 us. A host fault: Adams and Agesen, ASPLOS 2006, figure 4, hardware VMM's page fault 11,242
 cycles of which 1,093 native, at
 3.8 GHz: 2.7 us. An invalidation: Dall et al., ATC 2017, table 2, virtual IPI on x86 3,102 cycles at 2.1 GHz:
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from hvbench.errors import UserError
 from hvbench.kernel.guards import E_REFUSED
 from hvbench.kernel.host_memory import E_FIRST_VM, VM_EVENTS
+from hvbench.kernel.pool import CLASSES, SIZES
 from hvbench.state.records import T_WAITING, W_MEMORY
 from hvbench.state.records_memory import (
     ANON,
@@ -129,9 +130,11 @@ class MemoryCosts:
     split_ns: int = 3_700
     balloon_ns: int = 2_000
     guest_scan_ns: int = 200
+    compress_ns: int = 29_700
+    decompress_ns: int = 10_400
 
 
-NO_COSTS = MemoryCosts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_COSTS = MemoryCosts(*[0] * len(attrs.fields(MemoryCosts)))
 """Without a hypervisor."""
 
 
@@ -157,6 +160,7 @@ class MemorySpec:
     balance_ns: int = 1_000_000_000
     flush_ns: int = 30_000_000_000
     balloon_pages_per_s: int = 12_800
+    cpu_mhz: int = 2400
     costs: MemoryCosts = MemoryCosts()
 
 
@@ -215,6 +219,9 @@ def table_rows(spec: MemorySpec) -> dict[str, int]:
         "image_content": sum(len(x.row) for x in _images(spec)),
         "guest_slot": sum(x.swap_pages for x in spec.vms),
         "host_slot": spec.host_swap_pages,
+        "pool_entry": spec.host_swap_pages,
+        "pool_class": CLASSES,
+        "pool_size": len(SIZES),
         "extent": sum(-(-x.pages // EXTENT_PAGES) for x in spec.vms),
         "page_list": LISTS * len(spec.vms),
         "object": sum(len(vm.objects) for vm in vms),
@@ -292,6 +299,7 @@ def _fill_machine(memory: HostMemory, spec: MemorySpec, first_host_thread: int) 
         "slots": spec.host_swap_pages,
         "reclaim_thread": first_host_thread,
         "scan_thread": first_host_thread + 1,
+        "cpu_mhz": spec.cpu_mhz,
         "balance_ns": spec.balance_ns,
         "flush_ns": spec.flush_ns,
         "balloon_rate": spec.balloon_pages_per_s,
@@ -301,6 +309,7 @@ def _fill_machine(memory: HostMemory, spec: MemorySpec, first_host_thread: int) 
     for name, value in values.items():
         machine[name] = value
     memory.tables["page_frame"]["refs"][:hypervisor] = FRAME_HYPERVISOR
+    memory.tables["pool_size"]["bytes"] = SIZES
 
 
 def _fill_objects(memory: HostMemory, vms: list[_Vm], where: list[list[tuple[int, int]]]) -> None:

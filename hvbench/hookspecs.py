@@ -180,8 +180,9 @@ def sched_pcpu_offline(host, pcpu, now):
 # compose. Sizes are 4 KiB pages. What a policy reads: host.machine[0] (free frames, state of free memory),
 # host.vmem[vm] (sizes, balloon, resident, swapped, shared, overhead), host.page[g] (guest pages: one VM after the
 # other, from vmem.first on), and the services content, backed, swappable, sharers, page_vm,
-# random_page, write_protected, watched, in_large. What it asks for: reclaim, merge, merge_zero, scan, tune_scan,
-# set_free_states, set_clear_state, balance, watch, set_balloon_driver, set_timer, block.
+# random_page, write_protected, watched, in_large, image_block, compressed_bytes. What it asks for: reclaim, merge,
+# merge_zero, scan, tune_scan, pool_out, set_free_states, set_clear_state, balance, watch, set_balloon_driver,
+# set_timer, block.
 
 
 @notify
@@ -261,6 +262,31 @@ def mem_fault(host, vm, page, kind, now):
     that comes back from the hypervisor's swap, TOUCH_WATCHED (2) for a touch of a page that was watched (see watch),
     which follows one of the others if the page had no frame.
     Layers: all.
+    """
+
+
+@decide
+def mem_swap_out(host, vm, page, now):
+    """How a page that is to leave machine memory does. [decide; zswap_store; ESX: share, else compress, else swap]
+
+    When: the page was picked as a victim, or named by reclaim(vm, BY_PAGE, page); it has a frame of its own.
+    Returns: TO_SWAP (0), to the hypervisor's swap area; TO_POOL (1), compressed into the pool of host memory, whose
+    size is this policy's to watch (compressed_bytes, pool_out); KEEP (2), not at all now, because this layer
+    asked for something else, as a merge.
+    Default: TO_SWAP. Layers: the first that does not say TO_SWAP.
+    """
+
+
+@decide
+def mem_image_read(host, vm, page, block, read, now):
+    """Whether some memory has the block of the base image that a guest reads. [decide; Satori: sharing-aware disk]
+
+    When: for each page of a read of a base-image file that the VM has not written: with read 0 before the disk is
+    asked, and with read 1 when the block has come from it. Arguments: page is the guest page that the block is for, and
+    block the identity of its contents (that of content(host, page)).
+    Returns: a guest page other than this one for which shareable() is true and content() is block: the two share its
+    frame from now on, and with read 0 nothing is read. -1: none.
+    Default: -1. Layers: the first that has one.
     """
 
 

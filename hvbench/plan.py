@@ -231,6 +231,7 @@ def memory_spec(plan: Plan, groups: tuple[GroupPlan, ...], place: HostCosts) -> 
         reserve_pages=int(host.memory_pages * host.reserve_share),
         host_swap_pages=host.swap_pages or sum(g.pages for g in guests),
         large_backing=host.backing == "2MiB",
+        cpu_mhz=host.cpu_mhz,
     )
 
 

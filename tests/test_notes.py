@@ -85,9 +85,9 @@ def test_a_shorter_one_names_the_vms(first_loop_ns: tuple[int, ...], names: str)
 
 def test_a_slow_scanner_is_named_in_memory_workloads(tmp_path: Path) -> None:
     # 100 pages every 20 ms: 25,000 in 5 s, of four times 65,536
-    sharing = ("page_sharing", {})
+    sharing = ("ksm", {})
     (note,) = short_scan(cell(workload(tmp_path), ("balloon", {}), sharing))
-    assert note.startswith("four: page-sharing makes 0.09 passes over the VMs' 1GiB within the warm-up of 5s")
+    assert note.startswith("four: ksm makes 0.09 passes over the VMs' 1GiB within the warm-up of 5s")
     assert short_scan(cell(workload(tmp_path, klass="micro"), sharing)) == []
     assert short_scan(cell(workload(tmp_path), ("balloon", {}))) == []
 
@@ -95,14 +95,14 @@ def test_a_slow_scanner_is_named_in_memory_workloads(tmp_path: Path) -> None:
 def test_two_full_passes_are_enough(tmp_path: Path) -> None:
     made = workload(tmp_path, memory="64MiB")  # 65,536 pages in all
     for scan_pages, said in (("524", ["1.99"]), ("525", [])):
-        notes = short_scan(cell(made, ("page_sharing", {"scan_pages": scan_pages, "period_ns": "20ms"})))
+        notes = short_scan(cell(made, ("ksm", {"pages_to_scan": scan_pages})))
         assert [note.split(" makes ")[1].split()[0] for note in notes] == said
 
 
 @pytest.mark.usefixtures("kernel")
 def test_results_carry_their_notes(tmp_path: Path) -> None:
-    short = simulate(cell(workload(tmp_path, warmup="1s"), ("page_sharing", {})))
+    short = simulate(cell(workload(tmp_path, warmup="1s"), ("ksm", {})))
     assert short.status == "ok", short.reason
     assert len(short.notes) == 2
-    assert "of vm-0, vm-1, vm-2, vm-3." in short.notes[0] and "page-sharing" in short.notes[1]
+    assert "of vm-0, vm-1, vm-2, vm-3." in short.notes[0] and "ksm" in short.notes[1]
     assert simulate(cell(workload(tmp_path))).notes == []

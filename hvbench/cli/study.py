@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 STANDARD_STUDY = {
     "scheduler": "credit,credit2,eevdf,cosched-relaxed",
     "memory": "balloon+overcommit,idle-tax+overcommit,ksm+overcommit,esx,overcommit",
-    "storage": "das,nas,san",
+    "storage": "das,nas",
     "switch": "bridged",
-    "technique": "full,para,hardware",
+    "technique": "para,hardware",
     "host": "type1,type2",
 }
 """What is compared where nothing is chosen. Memory policies are those that start at every pressure: each has the

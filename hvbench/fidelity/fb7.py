@@ -32,7 +32,7 @@ ONE_VM = "within-a-vm"
 ZEROES = "zeroes-only"
 CHAINS = "bounded-chains"
 SCANNERS = {
-    "page-sharing": "page-sharing:scan_pages=2000:period=20ms",
+    "page-sharing": "page-sharing:scan_time=4s:period=20ms:vm_pages_per_s=100000:host_mb_per_s_per_ghz=65536",
     "ksm": "ksm:pages_to_scan=2000:sleep_millisecs=20:max_page_sharing=1000000",
 }
 """100,000 pages a second, and as many pages on one frame as there are equal ones: only what complete scans leave counts

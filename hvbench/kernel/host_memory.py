@@ -18,11 +18,13 @@ from hvbench.kernel.hook_rows import MEM_COW_BREAK, MEM_FAULT
 from hvbench.kernel.io_codes import IO_HOST_READ
 from hvbench.kernel.memory_io import io_new, vcpu_goes_on, vcpu_stalls, vcpu_waits_io
 from hvbench.kernel.outcome import DONE, FAULT
+from hvbench.kernel.pool import pool_leave, pool_wants
 from hvbench.kernel.storage import submit_io
 from hvbench.state.records_memory import (
     CLEAR,
     EXTENT_PAGES,
     FRAME_OVERHEAD,
+    FRAME_POOL,
     HARD,
     HIGH,
     LOW,
@@ -236,6 +238,23 @@ def put_frame(host: Any, g: int, m: int, f: int) -> None:
 
 
 @jit
+def share_frame(host: Any, g: int, m: int, f: int) -> None:
+    """Let a guest page without a frame map one that others map."""
+    mc = host.machine[0]
+    pg = host.page[g]
+    x = host.vmem[m]
+    account(host, m)
+    host.page_frame[f].refs += 1
+    mc.saved += 1
+    pg.frame = f + 1
+    pg.flags = pg.flags | P_SHARED
+    x.resident += 1
+    x.shared += 1
+    if x.resident * mc.overhead_ppm > (x.overhead - x.overhead_fixed) * 1_000_000:
+        grow_overhead(host, m)
+
+
+@jit
 def drop_frame(host: Any, g: int, m: int) -> None:
     """Take the frame from under a guest page; it is free when nobody else maps it."""
     account(host, m)
@@ -290,9 +309,39 @@ def split(host: Any, g: int, m: int, why: int) -> None:
 
 @jit
 def free_slot(host: Any, s: int) -> None:
-    """A page of the hypervisor's swap area is free."""
+    """A page of the hypervisor's swap area is free, and what the pool held of it is gone.
+
+    A slot that the pool is writing to is free when that is done.
+    """
+    e = host.pool_entry[s]
+    if e.held > 0:
+        pool_leave(host, s)
+        fit_pool(host)
+        if e.writing:
+            host.machine[0].pool_left += 1
+            return
     host.host_slot[s].page = 0
     host.machine[0].slots_used -= 1
+
+
+@jit
+def fit_pool(host: Any) -> None:
+    """Give the pool of compressed pages the frames that its entries take, and take those that they do not."""
+    mc = host.machine[0]
+    want = pool_wants(host)
+    while mc.pool_frames < want:
+        f = take_frame(host)
+        if f < 0:
+            return
+        host.page_frame[f].refs = FRAME_POOL
+        host.page_frame[f].owner = mc.pool_first
+        mc.pool_first = f + 1
+        mc.pool_frames += 1
+    while mc.pool_frames > want:
+        f = mc.pool_first - 1
+        mc.pool_first = host.page_frame[f].owner
+        mc.pool_frames -= 1
+        free_frame(host, f)
 
 
 @jit
@@ -382,6 +431,8 @@ def swap_in(host: Any, g: int, m: int, v: int) -> int:
     f = take_frame(host)
     if f < 0:
         return wait_frame(host, v)
+    if host.pool_entry[s].held > 0:
+        return take_from_pool(host, g, m, v, f)
     k = io_new(host, m, g, 1)
     if k < 0:
         return FAULT
@@ -401,6 +452,27 @@ def swap_in(host: Any, g: int, m: int, v: int) -> int:
     vcpu_waits_io(host, v, k)
     submit_io(host, -1, 0, s, 1, IO_HOST_READ, k, v)
     return FAULT
+
+
+@jit
+def take_from_pool(host: Any, g: int, m: int, v: int, f: int) -> int:
+    """A host fault on a compressed page: it is decompressed into frame `f`, without the disk."""
+    mc = host.machine[0]
+    pg = host.page[g]
+    x = host.vmem[m]
+    account(host, m)
+    free_slot(host, -pg.frame - 1)
+    host.page_frame[f].refs = 1
+    host.page_frame[f].owner = g + 1
+    pg.frame = f + 1
+    x.swapped -= 1
+    x.resident += 1
+    host.vcpu[v].overhead_left_ns += mc.fault_ns + mc.decompress_ns
+    if host.now >= host.warmup_ns:
+        x.host_faults += 1
+        x.decompressions += 1
+    tell(host, MEM_FAULT, m, g, FAULT_SWAP)
+    return DONE
 
 
 @jit

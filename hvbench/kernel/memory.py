@@ -36,20 +36,26 @@ from hvbench.kernel.io_codes import (
     IO_GUEST_WRITE,
     IO_HOST_READ,
     IO_HOST_SWAP_OUT,
+    IO_POOL_OUT,
 )
 from hvbench.kernel.memory_io import io_free, wake_vcpus
 from hvbench.kernel.oom import out_of_memory
 from hvbench.kernel.outcome import DONE
 from hvbench.kernel.page_cache import read_done, set_content, sync
 from hvbench.kernel.reclaim import (
+    WORK_COMPRESS,
     WORK_MERGE,
     WORK_MERGE_ZERO,
+    WORK_POOL_OUT,
     WORK_SCAN,
     WORK_SWAP_OUT,
     balance,
+    compressed,
     host_write_done,
+    pool_write_done,
     reclaim_round,
     write_out,
+    write_pool_out,
 )
 from hvbench.kernel.sharing import merge_paid, merge_zero_paid, scan_paid
 from hvbench.kernel.touches import OP_MTOUCH, OP_TOUCH, access, touch_run
@@ -173,6 +179,10 @@ def memory_work(host: Any, what: int, a: int, b: int) -> None:
     """A memory host thread has paid for a piece of work."""
     if what == WORK_SWAP_OUT:
         write_out(host, a)
+    elif what == WORK_COMPRESS:
+        compressed(host, a)
+    elif what == WORK_POOL_OUT:
+        write_pool_out(host, a)
     elif what == WORK_SCAN:
         scan_paid(host, a, b)
     elif what >= WORK_MERGE and what < WORK_MERGE + MEMORY_LAYERS:
@@ -197,6 +207,8 @@ def io_done(host: Any, why: int, who: int) -> None:
         wake_vcpus(host, first)
     elif why == IO_HOST_SWAP_OUT:
         host_write_done(host, who)
+    elif why == IO_POOL_OUT:
+        pool_write_done(host, who)
     else:
         return
     io_free(host, who)

@@ -11,6 +11,7 @@ from hvbench.kernel.guest_thread import set_balloon
 from hvbench.kernel.host_memory import E_BALANCE, invalidate, set_state
 from hvbench.kernel.memory_services import (
     BY_BALLOON,
+    BY_DISCARD,
     BY_PAGE,
     BY_SWAP,
     O_BALANCE,
@@ -19,6 +20,7 @@ from hvbench.kernel.memory_services import (
     O_FREE_STATES,
     O_MERGE,
     O_MERGE_ZERO,
+    O_POOL_OUT,
     O_RECLAIM,
     O_SCAN,
     O_TUNE_SCAN,
@@ -30,7 +32,9 @@ from hvbench.kernel.reclaim import (
     WORK_MERGE_ZERO,
     WORK_SCAN,
     cheapest,
+    discard_volunteered,
     may_swap,
+    pool_out,
     swap_from_cheapest,
     swap_out,
     swap_page,
@@ -70,6 +74,11 @@ def serve_memory(host: Any, at: int) -> None:
             fail(host, E_RANGE, r.row, a, MOST_SCANNED)
             return
         submit(host, mc.scan_thread, a * mc.scan_ns, WORK_SCAN, a, r.slot_index - FIRST_MEMORY_SLOT)
+    elif what == O_POOL_OUT:
+        if a < 0:
+            fail(host, E_RANGE, r.row, a, 0)
+            return
+        pool_out(host, a)
     elif what == O_TUNE_SCAN:
         if b < 0 or b > MOST_SCANNED or r.c < 0:
             fail(host, E_RANGE, r.row, b, MOST_SCANNED)
@@ -138,6 +147,11 @@ def serve_reclaim(host: Any, m: int, how: int, amount: int, row: int) -> None:
             swap_from_cheapest(host, amount)
         else:
             swap_out(host, m, amount)
+    elif how == BY_DISCARD:
+        if m < 0:
+            m = cheapest(host)
+        if m >= 0 and not host.vmem[m].pinned:
+            discard_volunteered(host, m, amount)
     elif how == BY_BALLOON:
         if m < 0:
             m = cheapest(host)

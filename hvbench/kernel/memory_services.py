@@ -7,21 +7,27 @@ from typing import Any
 from hvbench.jit import jit
 from hvbench.kernel.access import kernel_view
 from hvbench.kernel.host_memory import FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED, UNSURE
-from hvbench.kernel.page_lists import page_identity
+from hvbench.kernel.page_lists import of_image, page_identity
+from hvbench.kernel.pool import compressed_size
 from hvbench.kernel.services import O_FIRST_MEMORY, random_below, request
 from hvbench.state.records_memory import CLEAR, EXTENT_PAGES, HARD, HIGH, LOW, P_SHARED, P_VM_SHIFT, P_WATCHED, SOFT
 
-(O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN, O_CLEAR_STATE, O_WATCH, O_DRIVER) = (
-    range(O_FIRST_MEMORY, O_FIRST_MEMORY + 10)
-)
+(
+    O_RECLAIM, O_MERGE, O_SCAN, O_FREE_STATES, O_BALANCE, O_MERGE_ZERO, O_TUNE_SCAN, O_CLEAR_STATE, O_WATCH, O_DRIVER,
+    O_POOL_OUT,
+) = range(O_FIRST_MEMORY, O_FIRST_MEMORY + 11)  # fmt: skip
 
 FREE_HIGH, FREE_CLEAR, FREE_SOFT, FREE_HARD, FREE_LOW = HIGH, CLEAR, SOFT, HARD, LOW
 """States of free memory (host.machine[0].state)."""
 TOUCH_FIRST, TOUCH_SWAPPED, TOUCH_WATCHED = FAULT_FIRST, FAULT_SWAP, FAULT_WATCHED
 """Kinds of mem_fault."""
 
-BY_SWAP, BY_PAGE, BY_BALLOON = 0, 1, 2
-"""How `reclaim` takes memory: swap so many pages out; swap this page out; inflate the balloon by so many pages."""
+BY_SWAP, BY_PAGE, BY_BALLOON, BY_DISCARD = 0, 1, 2, 3
+"""How `reclaim` takes memory: swap so many pages out; swap this page out; inflate the balloon by so many pages; take so
+many clean page-cache pages that the guest volunteered, from the end of its inactive list [Satori's repayment FIFO]."""
+
+TO_SWAP, TO_POOL, KEEP = 0, 1, 2
+"""Answers of mem_swap_out: to the swap area; compressed into the pool; not at all, now."""
 
 
 @jit
@@ -136,6 +142,30 @@ def sharers(host: Any, page: int) -> int:
     """How many guest pages map the frame under guest page `page`; 0 if it has none."""
     f = host.page[page].frame
     return kernel_view(host).page_frame[f - 1].refs if f > 0 else 0
+
+
+@jit
+def pool_out(host: Any, pages: int) -> None:
+    """Have the `pages` oldest entries of the pool of compressed pages written to the swap area. [zswap writeback]
+
+    host.machine[0].pool_frames are the frames that the pool takes, .pool_entries the pages in it.
+    """
+    request(host, O_POOL_OUT, pages, 0, 0, 0)
+
+
+@jit
+def compressed_bytes(host: Any, page: int) -> int:
+    """Bytes that guest page `page` would take in the pool; 0 for a page of zeros. hvbench.kernel.pool says how that
+    is known."""
+    return compressed_size(host, page)
+
+
+@jit
+def image_block(host: Any, page: int) -> bool:
+    """Whether guest page `page` holds a block of the base image as all VMs have it, content(host, page) being its
+    identity. [Satori: the copy-on-write disk knows it]"""
+    owner = host.page[page].owner
+    return owner > 0 and of_image(host, host.page[page].flags >> P_VM_SHIFT, owner - 1)
 
 
 @jit

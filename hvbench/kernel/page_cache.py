@@ -12,10 +12,12 @@ from hvbench.kernel.io_codes import IO_GUEST_READ
 from hvbench.kernel.memory_io import io_new, thread_waits, thread_waits_io, wake_threads
 from hvbench.kernel.outcome import DONE, FAULT, WAITS
 from hvbench.kernel.page_lists import object_identity, recorded_identity
+from hvbench.kernel.sharing import serve_image_read
 from hvbench.kernel.storage import submit_io
 from hvbench.state.records import W_DISK
 from hvbench.state.records_memory import (
     ANON,
+    IMAGE,
     LINUX,
     P_ABSENT,
     P_DIRTY,
@@ -153,6 +155,7 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
     stop = min(stop, x.pages, p + limit)
     n = 0
     first_sector = 0
+    start = p
     q = p
     while q < stop:
         row = host.mapping[x.first + q]
@@ -188,6 +191,14 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
             attach(host, g, x.first + q, o)
             if q == p and host.now >= host.warmup_ns:
                 y.guest_faults += 1
+            if at == 0 and x.kind == IMAGE and row.content >= 0 and serve_image_read(host, g, m, v, 0):
+                enlist(host, g, m, 1)
+                q += 1
+                x.next_read = q
+                if n > 0:
+                    break
+                start = q
+                continue
             pa = host.page[g]
             pa.flags = pa.flags | P_ABSENT
             pa.prev = slot
@@ -206,11 +217,11 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
         q += 1
     if n == 0:
         return DONE
-    k = io_new(host, m, x.first + p, n)
+    k = io_new(host, m, x.first + start, n)
     if k < 0:
         return FAULT
     host.mem_io[k].object = o
-    for i in range(p, p + n):
+    for i in range(start, start + n):
         pr = host.page[host.mapping[x.first + i].at - 1]
         pr.flags = pr.flags | P_READING
         pr.next = k + 1
@@ -219,7 +230,7 @@ def read_in(host: Any, t: int, v: int, o: int, p: int, end: int, file_op: int) -
         if measured:
             y.guest_swap_in_pages += n
     else:
-        x.next_read = p + n
+        x.next_read = q
         if measured:
             y.file_miss_pages += n
     thread_waits_io(host, t, k, W_DISK)
@@ -244,6 +255,8 @@ def read_done(host: Any, k: int) -> None:
             free_guest_slot(host, m, pg.prev - 1)
         pg.flags = pg.flags & ~(P_ABSENT | P_READING)
         enlist(host, g, m, 1)
+        if io.object >= 0 and host.object[io.object].kind == IMAGE and host.mapping[row].content >= 0:
+            serve_image_read(host, g, m, host.vm[m].first_vcpu, 1)
     first = io.waiter
     io.waiter = 0
     wake_threads(host, first)

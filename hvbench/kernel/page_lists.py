@@ -164,3 +164,9 @@ def recorded_identity(host: Any, m: int, content: int) -> int:
     if identity != 0 and not common:
         identity = mix(identity, m + 1)
     return identity
+
+
+@jit
+def of_image(host: Any, m: int, row: int) -> bool:
+    """Whether an object's page of VM `m` is one of a base-image file that the VM has not written."""
+    return host.mapping[row].content >= 0 and host.object[object_of_row(host, m, row)].kind == IMAGE

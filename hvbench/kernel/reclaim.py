@@ -15,28 +15,48 @@ from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_MEMORY, ask
 from hvbench.kernel.events import K_MEMORY, arm
 from hvbench.kernel.guards import E_PAGE_STATE, E_RANGE, E_TARGET, fail
+from hvbench.kernel.guest_reclaim import discard
 from hvbench.kernel.guest_thread import set_balloon
-from hvbench.kernel.hook_rows import MEM_BALLOON_TARGET, MEM_IDLE_PRICE, MEM_PICK_VICTIM, MEM_RECLAIM
+from hvbench.kernel.hook_rows import MEM_BALLOON_TARGET, MEM_IDLE_PRICE, MEM_PICK_VICTIM, MEM_RECLAIM, MEM_SWAP_OUT
 from hvbench.kernel.host_memory import (
     E_BALANCE,
     E_RECLAIM,
     NEVER,
     SPLIT_SWAP,
+    UNSURE,
     account,
     drop_frame,
+    fit_pool,
     free_slot,
     invalidate,
     split,
+    unback,
 )
-from hvbench.kernel.io_codes import IO_HOST_SWAP_OUT
+from hvbench.kernel.io_codes import IO_HOST_SWAP_OUT, IO_POOL_OUT
 from hvbench.kernel.memory_io import io_new
-from hvbench.kernel.memory_services import swappable
+from hvbench.kernel.memory_services import KEEP, TO_POOL, TO_SWAP, swappable
+from hvbench.kernel.page_lists import object_of_row, vm_of
+from hvbench.kernel.pool import class_of, compressed_size, pool_enter, pool_leave, pool_unlink
 from hvbench.kernel.services import random_below
 from hvbench.kernel.storage import submit_io
 from hvbench.kernel.work import submit
-from hvbench.state.records_memory import HARD, LOW, P_SWAPPING, SOFT
+from hvbench.state.records_memory import (
+    HARD,
+    INACTIVE_ANON,
+    INACTIVE_FILE,
+    LINUX,
+    LISTS,
+    LOW,
+    P_DIRTY,
+    P_FILE,
+    P_NEW,
+    P_REF,
+    P_SHARED,
+    P_SWAPPING,
+    SOFT,
+)
 
-WORK_SWAP_OUT, WORK_SCAN, WORK_MERGE, WORK_MERGE_ZERO = 64, 65, 72, 80
+WORK_SWAP_OUT, WORK_SCAN, WORK_COMPRESS, WORK_POOL_OUT, WORK_MERGE, WORK_MERGE_ZERO = 64, 65, 66, 67, 72, 80
 """What a memory host thread's work is for (hvbench.kernel.work); the last two are the first of eight, one a layer."""
 
 BATCH = 32
@@ -168,6 +188,30 @@ def cheapest(host: Any) -> int:
     return best
 
 
+@jit
+def discard_volunteered(host: Any, m: int, pages: int) -> int:
+    """Take up to `pages` pages that a guest volunteered, and returns how many there were: clean, unused page cache at
+    the end of its inactive list, whose contents are lost without anything being written. Nothing else is asked of
+    the guest. [Satori: the repayment FIFO]"""
+    got = 0
+    looked = 0
+    which = m * LISTS + (INACTIVE_FILE if host.vmem[m].replacement == LINUX else INACTIVE_ANON)
+    g = host.page_list[which].last - 1
+    while g >= 0 and got < pages and looked < TRIES + pages:
+        pg = host.page[g]
+        before = pg.prev - 1
+        looked += 1
+        if pg.flags & P_FILE and pg.frame > 0 and not pg.flags & (UNSURE | P_DIRTY | P_REF | P_NEW | P_SHARED):
+            discard(host, object_of_row(host, m, pg.owner - 1), pg.owner - 1)
+            unback(host, g, m)
+            got += 1
+            if host.now >= host.warmup_ns:
+                host.vmem[m].guest_reclaimed_pages += 1
+                host.vmem[m].host_reclaimed_pages += 1
+        g = before
+    return got
+
+
 # the hypervisor's swap ---------------------------------------------------------------------------------------
 
 
@@ -211,15 +255,24 @@ def swap_out(host: Any, m: int, pages: int) -> int:
     sent = 0
     first = -1
     run = 0
+    kept = 0
     # what is on its way out is not there any more: no VM is taken below its reservation
     spare = x.resident - x.swapping - x.reservation
-    while sent < pages and sent < spare and host.error == 0:
+    while sent < pages and sent < spare and kept < TRIES and host.error == 0:
         g = pick_victim(host, m)
         if g < 0:
             break
+        way = way_out(host, g, m)
+        if way == KEEP:
+            kept += 1
+            continue
         s = take_slot(host)
         if s < 0:
             break
+        if way == TO_POOL:
+            compress(host, g, m, s)
+            sent += 1
+            continue
         if run > 0 and (s != first + run or run == BATCH):
             send(host, m, first, run)
             run = 0
@@ -236,12 +289,32 @@ def swap_out(host: Any, m: int, pages: int) -> int:
 @jit
 def swap_page(host: Any, g: int, m: int) -> bool:
     """Swap one given page out."""
+    way = way_out(host, g, m)
+    if way == KEEP:
+        return False
     s = take_slot(host)
     if s < 0:
         return False
+    if way == TO_POOL:
+        compress(host, g, m, s)
+        return True
     mark_out(host, g, m, s)
     send(host, m, s, 1)
     return True
+
+
+@jit
+def way_out(host: Any, g: int, m: int) -> int:
+    """How a page leaves machine memory: what the first layer says that does not say TO_SWAP."""
+    for layer in range(host.machine[0].layers):
+        if layer == 0 or host.hook[MEM_SWAP_OUT + layer].address != 0:
+            way = ask(host, AXIS_MEMORY, MEM_SWAP_OUT + layer, m, g, host.now, 0, 0, TO_SWAP)
+            if way < TO_SWAP or way > KEEP:
+                fail(host, E_RANGE, MEM_SWAP_OUT + layer, way, KEEP)
+                return KEEP
+            if way != TO_SWAP:
+                return way
+    return TO_SWAP
 
 
 @jit
@@ -301,3 +374,97 @@ def host_write_done(host: Any, k: int) -> None:
                 host.vmem[m].host_reclaimed_pages += 1
         else:
             free_slot(host, s)
+
+
+# the pool of compressed pages --------------------------------------------------------------------------------------
+
+
+@jit
+def compress(host: Any, g: int, m: int, s: int) -> None:
+    """Have a page compressed into the pool, once the CPU time for it is paid."""
+    mc = host.machine[0]
+    mark_out(host, g, m, s)
+    mc.swapping += 1
+    host.vmem[m].swapping += 1
+    invalidate(host, m, -1)
+    if mc.reclaim_thread >= 0:
+        submit(host, mc.reclaim_thread, mc.compress_ns, WORK_COMPRESS, s, 0)
+    else:
+        host.vcpu[host.vm[m].first_vcpu].overhead_left_ns += mc.compress_ns
+        compressed(host, s)
+
+
+@jit
+def compressed(host: Any, s: int) -> None:
+    """The CPU time is paid: the page is in the pool, unless its guest used it meanwhile."""
+    mc = host.machine[0]
+    g = host.host_slot[s].page - 1
+    m = vm_of(host, g)
+    x = host.vmem[m]
+    mc.swapping -= 1
+    x.swapping -= 1
+    pg = host.page[g]
+    if not (pg.flags & P_SWAPPING and pg.frame > 0):
+        free_slot(host, s)
+        return
+    size = compressed_size(host, g)
+    pg.flags = pg.flags & ~P_SWAPPING
+    # its own frame is free first, so that the pool can have one
+    drop_frame(host, g, m)
+    account(host, m)
+    pg.frame = -(s + 1)
+    x.swapped += 1
+    pool_enter(host, s, class_of(size))
+    fit_pool(host)
+    if host.now >= host.warmup_ns:
+        x.compressions += 1
+        x.host_reclaimed_pages += 1
+
+
+@jit
+def pool_out(host: Any, pages: int) -> None:
+    """Have the oldest entries of the pool written to their slots of the swap area, once the CPU time is paid."""
+    mc = host.machine[0]
+    left = min(pages, MOST_SWAPPING - mc.swapping - mc.pool_writing)
+    while left > 0 and mc.pool_oldest > 0 and host.error == 0:
+        s = mc.pool_oldest - 1
+        k = io_new(host, vm_of(host, host.host_slot[s].page - 1), s, 1)
+        if k < 0:
+            return
+        pool_unlink(host, s)
+        host.pool_entry[s].writing = 1
+        mc.pool_writing += 1
+        left -= 1
+        cost = mc.decompress_ns + mc.swap_out_ns
+        if mc.reclaim_thread >= 0:
+            submit(host, mc.reclaim_thread, cost, WORK_POOL_OUT, k, 0)
+        else:
+            host.vcpu[host.vm[host.mem_io[k].vm].first_vcpu].overhead_left_ns += cost
+            write_pool_out(host, k)
+
+
+@jit
+def write_pool_out(host: Any, k: int) -> None:
+    """The CPU time is paid: the disk's turn."""
+    x = host.mem_io[k]
+    if host.now >= host.warmup_ns:
+        host.machine[0].pool_out_pages += 1
+        host.vmem[x.vm].host_swap_out_pages += 1
+    submit_io(host, -1, 1, x.first, 1, IO_POOL_OUT, k, -1)
+
+
+@jit
+def pool_write_done(host: Any, k: int) -> None:
+    """An entry is in the swap area: it leaves the pool; where its page left first, the slot is free now."""
+    s = host.mem_io[k].first
+    mc = host.machine[0]
+    e = host.pool_entry[s]
+    mc.pool_writing -= 1
+    if e.held > 0:
+        pool_leave(host, s)
+        e.writing = 0
+        fit_pool(host)
+    else:
+        e.writing = 0
+        mc.pool_left -= 1
+        free_slot(host, s)

@@ -11,8 +11,17 @@ from typing import Any
 
 from hvbench.jit import jit
 from hvbench.kernel.ask import AXIS_MEMORY, ask
-from hvbench.kernel.hook_rows import MEM_SHARE_MERGE, MEM_SHARE_MERGED, MEM_SHARE_SCAN
-from hvbench.kernel.host_memory import SPLIT_SHARE, account, free_frame, invalidate, split
+from hvbench.kernel.guards import E_PAGE_RANGE, E_PAGE_STATE, fail
+from hvbench.kernel.hook_rows import MEM_IMAGE_READ, MEM_SHARE_MERGE, MEM_SHARE_MERGED, MEM_SHARE_SCAN
+from hvbench.kernel.host_memory import (
+    SPLIT_SHARE,
+    account,
+    free_frame,
+    invalidate,
+    share_frame,
+    split,
+    unback,
+)
 from hvbench.kernel.memory_services import shareable
 from hvbench.kernel.page_lists import page_identity, vm_of
 from hvbench.state.records_memory import P_SHARED
@@ -121,3 +130,46 @@ def merge_zero_paid(host: Any, give: int, layer: int) -> None:
     """The same with the hypervisor's page of zeros."""
     merged = 1 if merge_zero(host, give) else 0
     ask(host, AXIS_MEMORY, MEM_SHARE_MERGED + layer, -1, give, merged, host.now, 0, 0)
+
+
+@jit
+def serve_image_read(host: Any, g: int, m: int, v: int, read: int) -> bool:
+    """Let guest page `g`, which is for a block of the base image, share the frame of a page that has it, if a layer
+    knows one. Before the block is read (`read` 0) what is under it does not count. vCPU `v` pays for the mapping.
+
+    The cost is that of a host fault: an exit and a mapping; nothing is compared, since the disk knows its blocks.
+    """
+    mc = host.machine[0]
+    if host.vmem[m].pinned:
+        return False
+    block = page_identity(host, g)
+    donor = -1
+    row = MEM_IMAGE_READ
+    for layer in range(mc.layers):
+        if donor < 0 and (layer == 0 or host.hook[MEM_IMAGE_READ + layer].address != 0):
+            row = MEM_IMAGE_READ + layer
+            donor = ask(host, AXIS_MEMORY, MEM_IMAGE_READ + layer, m, g, block, read, host.now, -1)
+    if donor == -1:
+        return False
+    if donor < 0 or donor >= len(host.page):
+        fail(host, E_PAGE_RANGE, row, donor, g)
+        return False
+    if donor == g or not shareable(host, donor) or page_identity(host, donor) != block:
+        fail(host, E_PAGE_STATE, row, donor, g)
+        return False
+    kept = host.page[donor].frame - 1
+    other = vm_of(host, donor)
+    if host.page[g].frame == kept + 1:
+        return True
+    split(host, donor, other, SPLIT_SHARE)
+    protect(host, donor, other)
+    if read:
+        move_over(host, g, m, kept)
+    else:
+        split(host, g, m, SPLIT_SHARE)
+        unback(host, g, m)
+        share_frame(host, g, m, kept)
+        if host.now >= host.warmup_ns:
+            host.vmem[m].disk_reads_avoided += 1
+    host.vcpu[v].overhead_left_ns += mc.fault_ns
+    return True

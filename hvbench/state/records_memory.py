@@ -66,7 +66,7 @@ ACTIVE_ANON, INACTIVE_ANON, ACTIVE_FILE, INACTIVE_FILE = 0, 1, 2, 3
 LISTS = 4
 
 # owners of a frame that belongs to no guest page (frame.refs)
-FRAME_FREE, FRAME_HYPERVISOR, FRAME_OVERHEAD = 0, -1, -2
+FRAME_FREE, FRAME_HYPERVISOR, FRAME_OVERHEAD, FRAME_POOL = 0, -1, -2, -3
 
 # states of the host's free memory
 HIGH, CLEAR, SOFT, HARD, LOW = 0, 1, 2, 3, 4
@@ -117,7 +117,7 @@ class ImageContent:
 class PageFrame:
     """A page of machine memory. It has one owner: nobody, guest pages, a VM's overhead, the hypervisor."""
 
-    refs: int = col("guest pages that map it; 0 free, -1 the hypervisor's, -2 a VM's overhead", "i4")
+    refs: int = col("guest pages that map it; 0 free, -1 the hypervisor's, -2 a VM's overhead, -3 the pool's", "i4")
     owner: int = col("a guest page + 1 that maps it; free: next free frame + 1; overhead: VM + 1", "i4")
 
 
@@ -133,6 +133,30 @@ class HostSlot:
     """A page of the hypervisor's swap area."""
 
     page: int = col("guest page + 1, 0 for a free slot; -(I/O + 1) while the hypervisor reads it", "i4")
+
+
+@record("pool_entry")
+class PoolEntry:
+    """The compressed page of a slot of the hypervisor's swap area, in order of arrival."""
+
+    held: int = col("1 + how many such entries a frame holds (class), 0: the slot's page is not in the pool", "i4")
+    newer: int = col("slot + 1 of the entry that came after it", "i4")
+    older: int = col("slot + 1 of the entry that came before it", "i4")
+    writing: int = col("1: it is being written to the swap area", "i4")
+
+
+@record("pool_class")
+class PoolClass:
+    """Entries of the pool of which a frame holds so many as the row's number says."""
+
+    entries: int = col("entries of this class")
+
+
+@record("pool_size")
+class PoolSize:
+    """Compressed sizes of pages, equally likely: a page's is drawn by the identity of its contents."""
+
+    bytes: int = col("bytes")
 
 
 @record("extent")
@@ -284,6 +308,8 @@ class Vmem:
     oom_deflated_pages: int = col("pages that balloons gave back instead of a kill, since the end of the warm-up")
     guest_faults: int = col("accesses to a page that was not in guest memory, since the end of the warm-up")
     host_faults: int = col("host faults: first touches and swap-ins, since the end of the warm-up")
+    compressions: int = col("pages compressed into the pool, since the end of the warm-up")
+    decompressions: int = col("pages taken out of the pool because the guest used them, since the end of the warm-up")
     stalled_ns: int = col("time its vCPUs waited for a host fault, since the end of the warm-up")
     large_backing: int = col("1: an extent of it is backed by 2 MiB at once while free memory is high")
     extents_split_balloon: int = col("2 MiB mappings split because of a page for the balloon, measured")
@@ -336,6 +362,17 @@ class Machine:
     scan_run: int = col("1: scanners for equal pages run (a tunable, as /sys/kernel/mm/ksm/run)", default=1)
     scan_pages: int = col("tunable pages_to_scan of scanners, 0: as their own parameters say")
     scan_sleep_ns: int = col("tunable sleep between scans, 0: as their own parameters say")
+    cpu_mhz: int = col("clock of the pCPUs", default=2400)
+    pool_frames: int = col("frames of the pool of compressed pages")
+    pool_first: int = col("first of them + 1")
+    pool_entries: int = col("pages in the pool")
+    pool_oldest: int = col("slot + 1 of the entry that came first")
+    pool_newest: int = col("slot + 1 of the entry that came last")
+    pool_out_pages: int = col("entries written from the pool to the swap area, since the end of the warm-up")
+    pool_writing: int = col("slots that the pool is writing to the swap area")
+    pool_left: int = col("of them, those whose pages have left the pool meanwhile")
+    compress_ns: int = col("CPU time of compressing a page")
+    decompress_ns: int = col("CPU time of decompressing a page")
     zero_frame: int = col("frame + 1 of the hypervisor's page of zeros, once a guest page maps it")
     deflate_on_oom: int = col("1: a guest without memory takes pages out of its balloon before it kills a process")
     balance_ns: int = col("period at which balloon targets are asked", default=1_000_000_000)

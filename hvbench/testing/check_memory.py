@@ -162,6 +162,41 @@ def shares(lab: Lab) -> str:
 
 
 @check(
+    "shares-reads",
+    MEMORY,
+    "never reads a block of the base image that another VM has",
+    claim="shares-reads",
+    how="""One of two VMs reads 300 pages of the base image, the other the same pages half a second later; there is
+    memory enough. The second must not read any of them from the disk.""",
+)
+def shares_reads(lab: Lab) -> str:
+    story = probes.image_readers(frames=2_000)
+    ran = _admitted(lab, story)
+    avoided = [int(n) for n in ran.table("vmem")["disk_reads_avoided"]]
+    if avoided != [0, 300]:
+        raise Violated(f"of 300 pages that the first VM has, the second read {300 - avoided[1]}", lab.tell(story))
+    return "300 pages that were not read"
+
+
+@check(
+    "compresses",
+    MEMORY,
+    "compresses what would be swapped",
+    claim="compresses",
+    how="""Two VMs go through more memory than there is. Pages must go to the pool, and come back from it; the frames of
+    the pool are what its pages need.""",
+)
+def compresses(lab: Lab) -> str:
+    story = probes.pressure()
+    ran = _admitted(lab, story)
+    laws_memory.conserved(ran.memory)
+    there, back = _sum(ran, "compressions"), _sum(ran, "decompressions")
+    if there == 0 or back == 0:
+        raise Violated(f"{there} pages were compressed, {back} came back from the pool", lab.tell(story))
+    return f"{there} pages compressed, {back} back without the disk"
+
+
+@check(
     "taxes-idle-memory",
     MEMORY,
     "takes memory from who does not use it",

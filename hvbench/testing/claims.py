@@ -33,6 +33,8 @@ CLAIMS: dict[str, dict[str, str]] = {
         "taxes-idle-memory": "of two VMs, the one that does not use its memory loses more of it",
         "overcommits": "starts VMs whose configured memory is more than the machine has",
         "shares": "pages of equal contents come to share a frame",
+        "shares-reads": "a block of the base image that some VM has in memory is not read from the disk again",
+        "compresses": "pages that would have been swapped out go to the pool of compressed pages, while it may grow",
     },
     "storage": {
         "fifo": "a medium serves requests in the order in which they arrived",

@@ -9,6 +9,7 @@ from hvbench.state.records_memory import (
     EXTENT_PAGES,
     FRAME_HYPERVISOR,
     FRAME_OVERHEAD,
+    FRAME_POOL,
     LISTS,
     P_ABSENT,
     P_BALLOON,
@@ -45,6 +46,7 @@ def conserved(memory: HostMemory) -> None:
     assert (refs[guest_owned] == stored[guest_owned]).all()
     assert (refs[~guest_owned] == 0).all()
     assert (stored == FRAME_HYPERVISOR).sum() + (zero > 0) == machine["hypervisor"]
+    pool_conserved(memory)
     assert (stored == FRAME_OVERHEAD).sum() == vmem["overhead"].sum()
     assert (stored == 0).sum() == machine["free"]
     # the free list and what was never used are the free frames
@@ -65,7 +67,7 @@ def conserved(memory: HostMemory) -> None:
     assert (slot_page == np.flatnonzero(swapped) + 1).all()
     moving = int(machine["swapping"])
     assert vmem["swapping"].sum() == moving
-    assert (t["host_slot"]["page"] != 0).sum() == machine["slots_used"] == len(slots) + moving
+    assert (t["host_slot"]["page"] != 0).sum() == machine["slots_used"] == len(slots) + moving + machine["pool_left"]
     at = mapping["at"]
     owners = np.flatnonzero(at > 0)
     assert (page["owner"][at[owners] - 1] == owners + 1).all()
@@ -110,3 +112,21 @@ def conserved(memory: HostMemory) -> None:
     for o in t["object"]:
         rows = at[int(o["first"]) : int(o["first"] + o["pages"])]
         assert o["resident"] == (rows > 0).sum()
+
+
+def pool_conserved(memory: HostMemory) -> None:
+    """The pool of compressed pages: its entries, their classes, their order, and the frames that they take."""
+    entry, classes, machine = memory.tables["pool_entry"], memory.tables["pool_class"], memory.tables["machine"][0]
+    held = entry["held"] > 0
+    per_class = np.bincount(entry["held"][held] - 1, minlength=len(classes))
+    assert held.sum() == machine["pool_entries"]
+    assert (per_class == classes["entries"]).all()
+    frames = sum(-(-int(n) // k) for k, n in enumerate(per_class) if k)
+    assert (memory.tables["page_frame"]["refs"] == FRAME_POOL).sum() == machine["pool_frames"] == frames
+    waiting, s = 0, int(machine["pool_oldest"])
+    while s:
+        assert held[s - 1] and not entry["writing"][s - 1]
+        waiting, s = waiting + 1, int(entry["newer"][s - 1])
+    writing = entry["writing"] != 0
+    assert waiting + (writing & held).sum() == held.sum()
+    assert writing.sum() == machine["pool_writing"]

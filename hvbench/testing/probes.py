@@ -153,6 +153,16 @@ def pressure(horizon_ns: int = 3 * S) -> Story:
     return memory_host((500, 300), frames=1_100, cached=400, horizon_ns=horizon_ns, again=True)
 
 
+def image_readers(frames: int, writes: bool = False, horizon_ns: int = 2 * S) -> Story:
+    """Two VMs read the same 300 pages of the base image, one after the other; `writes`: the second then changes them
+    while memory is short of what both hold."""
+    story = memory_host((1, 400), frames=frames, horizon_ns=horizon_ns)
+    actions = [Action("fread", 0, 0, 1, 0, 300), Action("sleep", 1, 0, 500 * MS), Action("fread", 1, 0, 1, 0, 300)]
+    if writes:
+        actions += [Action("touch", 1, 0, 0, 0, 400, True), Action("fwrite", 1, 0, 1, 0, 100)]
+    return attrs.evolve(story, actions=tuple(actions))
+
+
 def idle_and_busy() -> Story:
     """Two VMs that want 900 pages each of a machine of 1,400: one uses them once, the other all the time."""
     story = memory_host((900, 900), frames=1_400, horizon_ns=180 * S, again=True)
@@ -233,6 +243,8 @@ def for_parameters(axis: str) -> list[Story]:
             # policies that look at averages over minutes
             tides(),
             memory_host((200, 200), frames=1_930, cached=700, horizon_ns=20 * S),
+            # blocks of the base image, shared and taken apart
+            image_readers(frames=760, writes=True),
         ]
     if axis == "storage":
         return [disk_load(8), disk_load(6, once=False, horizon_ns=2 * S)]

@@ -30,6 +30,10 @@ SPANS = frozenset({"compute", "sleep", "outside", "lock", "mark"})
 """Actions whose `a` is a time."""
 
 
+MOST_LINES = 40
+"""Actions of a story that are printed: its beginning and its end."""
+
+
 @attrs.frozen
 class Action:
     """What thread `thread` of VM `vm` does. `a`, `b`, `c` mean what `_OPS` and `describe` say for its kind."""
@@ -137,7 +141,12 @@ class Story:
         for fault in self.faults:
             until = f" until {format_duration(fault.until_ns)}" if fault.until_ns else ""
             lines.append(f"fault: {fault.kind} {fault.target} from {format_duration(fault.at_ns)}{until}")
-        lines += [f"{i + 1}. {action.describe()}" for i, action in enumerate(self.actions)]
+        numbered = [f"{i + 1}. {action.describe()}" for i, action in enumerate(self.actions)]
+        if len(numbered) > MOST_LINES:
+            left_out = len(numbered) - MOST_LINES
+            half = MOST_LINES // 2
+            numbered[half : half + left_out] = [f"... {left_out} more actions"]
+        lines += numbered
         passes = ", ".join(f"VM {i} {format_duration(vm.ends_with_ns)}" for i, vm in enumerate(self.vms))
         if self.vms and not self.once:
             lines.append(f"and each VM computes and begins again: {passes}")

@@ -1,9 +1,10 @@
-"""ESX: share, balloon with an idle-memory tax, then swap, driven by the states of free memory.
+"""ESX: share, balloon with an idle-memory tax, compress, then swap, driven by the states of free memory.
 
 Overview: a stack in the order in which ESX reclaims: pages are shared all the time; in the state soft balloons
-inflate, sized by shares and the idle-memory tax; from hard on pages go to the hypervisor's swap, at random, of
-whoever pays least; in low VMs above their targets stand still. `minfree` sets the thresholds of ESX 6 (high 400,
-clear 100, soft 64, hard 32, low 16 % of minFree) instead of ESX 3's (6/4/2/1 % of memory).
+inflate, sized by shares and the idle-memory tax; from hard on pages of whoever pays least are taken, at random: those
+that shrink to half go to a pool of compressed pages, the others to the hypervisor's swap; in low VMs above their
+targets stand still. `minfree` sets the thresholds of ESX 6 (high 400, clear 100, soft 64, hard 32, low 16 % of
+minFree) instead of ESX 3's (6/4/2/1 % of memory).
 
 Source: Waldspurger, "Memory Resource Management in VMware ESX Server", OSDI 2002; VMware, "Understanding Memory
 Resource Management in VMware ESX 4.1"; D. Epping, "What happens at which vSphere memory state?", yellow-bricks.com,
@@ -35,6 +36,14 @@ class Params:
     tax_percent: int = param(
         75, unit="percent", low=0, high=99, help="tax rate on idle memory", source="ESX: Mem.IdleTax 75"
     )
+    zip_percent: int = param(
+        10,
+        unit="percent",
+        low=1,
+        high=100,
+        help="machine memory that the pool of compressed pages takes at most",
+        source="ESX: Mem.MemZipMaxPct 10, there of each VM's memory",
+    )
     ratio_percent: int = param(
         10_000,
         unit="percent",
@@ -54,6 +63,7 @@ def hvbench_memory_stack(params):
     return (
         Layer("page-sharing"),
         Layer("idle-tax", {"tax_percent": params.tax_percent, "deflate_on_oom": params.deflate_on_oom}),
+        Layer("compression", {"max_pool_percent": params.zip_percent}),
         Layer("overcommit", {"ratio_percent": params.ratio_percent}),
         Layer("esx-states", {"minfree": params.minfree}),
     )

@@ -120,7 +120,7 @@ def test_a_policy_can_share_large_pages_only_while_memory_is_scarce(clear_frames
         [[ops]] * 2,
         [GuestMemory(EXTENT)] * 2,
         [[(ANON, 40)]] * 2,
-        stack(("page-sharing", {"scan_pages": 300, "period_ns": MS}), made(mem_share_merge=mem_share_merge)),
+        stack(("page-sharing", rig.FAST_SCAN), made(mem_share_merge=mem_share_merge)),
         frames=16_384,
         horizon_ns=20 * MS,
         large_backing=True,

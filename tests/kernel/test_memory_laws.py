@@ -112,7 +112,7 @@ def wild(seed: int) -> Any:
     return module
 
 
-SHARING = ("page-sharing", {"scan_pages": 50, "period_ns": MS})
+SHARING = ("page-sharing", rig.FAST_SCAN)
 SWAP = ("overcommit", {"ratio_percent": 10_000, "batch_pages": 40})
 KSM = ("ksm", {"pages_to_scan": 60, "sleep_millisecs": 1, "max_page_sharing": 5, "use_zero_pages": True})
 STACKS = [

@@ -107,7 +107,7 @@ def test_a_write_to_a_shared_page_is_told_with_its_old_frame() -> None:
     same = [op("content", 0, page, 9, COMMON) for page in range(20)]
     writes = [touch(0, 0, 20, write=True), *same, rig.sleep(100 * MS), touch(0, 3, 4, write=True)]
     program = [[*writes, rig.sleep(1000 * SECOND)]]
-    sharing = ("page-sharing", {"scan_pages": 500, "period_ns": MS})
+    sharing = ("page-sharing", rig.FAST_SCAN)
     layers = stack(sharing, layer(mem_cow_break=mem_cow_break))
     memory = rig.run([program], [GuestMemory(200)], [[(ANON, 20)]], layers, horizon_ns=300 * MS)
     assert len(told) == 4 == memory.tables["vmem"]["cow_breaks"][0]

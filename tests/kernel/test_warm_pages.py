@@ -11,7 +11,7 @@ from hvbench.kernel.page_lists import page_identity
 from hvbench.state.proxies import HostProxy
 from hvbench.state.records_memory import ANON, IMAGE, LISTS, OWN, P_DIRTY, P_FILE, REPLACEMENTS
 from tests.kernel import memory_rig as rig
-from tests.kernel.memory_rig import MS, SECOND, op, sleep, stack
+from tests.kernel.memory_rig import SECOND, op, sleep, stack
 
 IDLE = [[sleep(1000 * SECOND)]]
 READ = [[op("fread", 0, 0, 20), sleep(1000 * SECOND)]]
@@ -131,7 +131,7 @@ def test_a_warm_page_with_recorded_contents_has_those():
 
 @pytest.mark.parametrize(("kind", "saved"), [(IMAGE, 20), (OWN, 0)])
 def test_sharing_merges_a_warm_page_with_the_same_page_read_by_another_vm(kind, saved):
-    fast = stack(("page-sharing", {"scan_pages": 500, "period_ns": MS}))
+    fast = stack(("page-sharing", rig.FAST_SCAN))
     memory = rig.run(
         [IDLE, READ], [GuestMemory(400)] * 2, [[(kind, 20)]] * 2, fast, warm=(((0, 0, 20),), ()), horizon_ns=SECOND
     )

@@ -205,7 +205,10 @@ def test_large_pages_are_shared_only_from_clear_on():
             [same, same],
             [GuestMemory(1024)] * 2,
             [[(ANON, 600)]] * 2,
-            stack(("page-sharing", {"scan_pages": 1000, "period_ns": 20 * MS}), ("esx-states", {"minfree": True})),
+            stack(
+                ("page-sharing", {**rig.FAST_SCAN, "scan_time_ns": 200 * MS, "period_ns": 20 * MS}),
+                ("esx-states", {"minfree": True}),
+            ),
             frames=frames,
             horizon_ns=2 * SECOND,
             large_backing=True,
