@@ -44,6 +44,11 @@ class GroupPlan:
         served = {self.tier_vm.get(t.serves, self.vms[0]) for t in self.trace.threads if t.outside}
         return self.trace.counts_requests and vm in served
 
+    def background(self, vm: int) -> bool:
+        """Whether all that a VM replays is background load: it is there for the others, and not judged itself."""
+        mine = [t for t in self.trace.threads if not t.outside and self.tier_vm[t.tier] == vm]
+        return bool(mine) and all(t.background for t in mine)
+
 
 @attrs.frozen(eq=False)
 class Plan:

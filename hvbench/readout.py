@@ -71,6 +71,9 @@ def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
         "cpu_share": int(mine["run_measured_ns"].sum()) / total,
         "ran_ns": int(mine["run_measured_ns"].sum()),
         "ready_ns": int(mine["ready_ns"].sum()),
+        "ready_p50_ns": histogram.percentile(counts[histogram.H_WAIT], 0.5),
+        "ready_p90_ns": histogram.percentile(counts[histogram.H_WAIT], 0.9),
+        "ready_p99_ns": histogram.percentile(counts[histogram.H_WAIT], 0.99),
         "spin_ns": int(row["spin_ns"]),
         "costopped_ns": int(mine["costopped_ns"].sum()),
         "costopped_vcpu_worst_ns": int(mine["costopped_ns"].max(initial=0)),
@@ -106,6 +109,7 @@ def vm_io_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
     return {
         "disk_read_requests": int(row["disk_read_requests"]),
         "disk_write_requests": int(row["disk_write_requests"]),
+        "io_latency_p50_ns": histogram.percentile(counts[histogram.H_IO], 0.5),
         "io_latency_p99_ns": histogram.percentile(counts[histogram.H_IO], 0.99),
         "network_bytes_per_s": int(row["net_rx_bytes"] + row["net_out_bytes"]) / seconds,
         "network_frames_dropped": int(row["frames_dropped"]),

@@ -303,6 +303,9 @@ def vm_metrics(
     for group in plan.groups:
         alone = alone_rates(plan, group, path, cell.horizon_ns, cell.warmup_ns, stop)
         for vm in group.vms:
+            if group.background(vm):
+                rows[vm] = {"trace": group.trace.name, **open_metrics(plan, memory, vm)}
+                continue
             if alone[vm] <= 0:
                 raise UserError(
                     f"{plan.workload.path}: VM {plan.workload.vms[vm].name} completes nothing even alone between "
@@ -412,8 +415,9 @@ def summarise_open(result: CellResult, memory: HostMemory) -> None:
 
 def summarise(result: CellResult, memory: HostMemory) -> None:
     """Cell-wide metrics, and whether some VM made no progress at all."""
-    slowdowns = np.array([float(row["slowdown"]) for row in result.vms])
-    stalled = [str(row["name"]) for row in result.vms if row["progress_per_s"] == 0]
+    judged = [row for row in result.vms if "slowdown" in row]
+    slowdowns = np.array([float(row["slowdown"]) for row in judged])
+    stalled = [str(row["name"]) for row in judged if row["progress_per_s"] == 0]
     result.metrics = {**readout.cpu_metrics(memory), **readout.io_metrics(memory), **readout.memory_metrics(memory)}
     if stalled:
         result.status = "stalled"

@@ -63,6 +63,10 @@ def fidelity(
     if listed:
         click.echo(report.bar_list(wanted, fmt))
         return 0
+    skipped = {bar.name: bar.absent() for bar in wanted if bar.absent()}
+    wanted = [bar for bar in wanted if bar.name not in skipped]
+    for name, reason in skipped.items():
+        click.echo(f"hvbench: {name} is skipped: {reason}", err=True)
     with _folder(write) as folder, Store(db) as store:
         prepared = prepare(tasks_of(wanted, controls), Stage(folder, options.installed()))
         with Progress(len({cell.key for cell in prepared.all_cells})) as progress:

@@ -28,6 +28,11 @@ class Control:
     fails: tuple[str, ...]
 
 
+def present() -> str:
+    """Of a bar that needs nothing but what is part of hvbench: nothing is missing."""
+    return ""
+
+
 @define(frozen=True, eq=False)
 class Bar:
     """A published measurement as a test of the model.
@@ -47,6 +52,8 @@ class Bar:
     notes: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(factory=dict)
     slow: bool = False
+    absent: Callable[[], str] = present
+    """Says what the bar needs that is not here (a recording that is no part of hvbench); it is skipped then."""
 
 
 @define(frozen=True)

@@ -21,19 +21,20 @@ MARKS = {
     "F2": "quoted from the source in a text that was read",
     "V": "recovered from the vector drawing of a figure, within 1 to 2 %",
     "D": "derived from printed numbers",
+    "M": "measured by this project; the recording is part of it",
     "P": "a choice of this project: the source leaves it open",
 }
 """How a number was obtained."""
 
-KINDS = ("absolute", "relative", "between", "at_least", "at_most", "exact")
+KINDS = ("absolute", "relative", "factor", "between", "at_least", "at_most", "exact")
 
 
 @define(frozen=True)
 class Tolerance:
     """When a simulated value meets a target, fixed before the first run.
 
-    `absolute` and `relative` are distances from the published value, `between`, `at_least` and `at_most` bound the
-    simulated value itself, `exact` asks for equality.
+    `absolute` and `relative` are distances from the published value, `factor` bounds the ratio of the two either way,
+    `between`, `at_least` and `at_most` bound the simulated value itself, `exact` asks for equality.
     """
 
     kind: str
@@ -49,6 +50,8 @@ class Tolerance:
             return simulated >= self.bounds[0]
         if self.kind == "at_most":
             return simulated <= self.bounds[0]
+        if self.kind == "factor":
+            return published <= simulated * self.bounds[0] and simulated <= published * self.bounds[0]
         allowed = self.bounds[0] * (abs(published) if self.kind == "relative" else 1)
         # a value on the edge is inside, whatever its last bit is
         return abs(simulated - published) <= allowed * (1 + 1e-12)
@@ -60,7 +63,7 @@ class Tolerance:
             return f"{self.bounds[0]:g} to {self.bounds[1]:g}"
         if self.kind == "relative":
             return f"±{100 * self.bounds[0]:g} %"
-        sign = {"absolute": "±", "at_least": "≥ ", "at_most": "≤ "}[self.kind]
+        sign = {"absolute": "±", "factor": "×/÷ ", "at_least": "≥ ", "at_most": "≤ "}[self.kind]
         return f"{sign}{self.bounds[0]:g}"
 
 
@@ -160,6 +163,4 @@ def of_bar(bar: str, role: str) -> dict[str, Number]:
 
 def inputs(bar: str) -> Inputs:
     """What a scenario of a bar may see."""
-    return Inputs(
-        bar, {name: n.value for role in ROLES if role != "target" for name, n in of_bar(bar, role).items()}
-    )
+    return Inputs(bar, {name: n.value for role in ROLES if role != "target" for name, n in of_bar(bar, role).items()})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hvbench.errors import UserError
-from hvbench.fidelity import fb1, fb5, fb6, fb7, r1, r3
+from hvbench.fidelity import fb1, fb5, fb6, fb7, r1, r3, replay, two_vms
 from hvbench.fidelity.bars import Bar
 from hvbench.nearest import did_you_mean
 
-BARS: dict[str, Bar] = {module.BAR.name: module.BAR for module in (fb1, fb5, fb6, fb7, r1, r3)}
+BARS: dict[str, Bar] = {module.BAR.name: module.BAR for module in (fb1, fb5, fb6, fb7, r1, r3, replay, two_vms)}
 """In the order in which they are shown."""
 
 

@@ -19,7 +19,7 @@ from hvbench.kernel.access import trailing_zeros
 from hvbench.kernel.ask import AXIS_SCHEDULER, ask
 from hvbench.kernel.events import K_PCPU, K_TICK, arm, armed, disarm
 from hvbench.kernel.guards import E_PCPU_RANGE, E_SLICE, E_STANDS_STILL, E_VCPU_RANGE, E_VCPU_STATE, fail
-from hvbench.kernel.histogram import H_WAKEUP, observe
+from hvbench.kernel.histogram import H_WAIT, H_WAKEUP, observe
 from hvbench.kernel.hook_rows import (
     SCHED_MIGRATE,
     SCHED_PICK_NEXT,
@@ -397,6 +397,9 @@ def dispatch(host: Any, p: int, v: int, slice_ns: int) -> None:
         e.dispatches += 1
         pc.dispatches += 1
     woken = e.woken_ns
+    if measured and e.kind == VCPU and (woken >= 0 or now > e.runnable_since_ns):
+        # who was asked about and goes on at once did not wait
+        observe(host, e.vm, H_WAIT, now - e.runnable_since_ns)
     if woken >= 0:
         e.woken_ns = -1
         if measured and e.kind == VCPU:

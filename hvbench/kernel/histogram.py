@@ -16,9 +16,9 @@ TOP_BITS = 45
 """Durations of 2^45 ns (about 10 hours) and more fall into the last bucket."""
 BUCKETS = (TOP_BITS - SUB_BITS + 1) * SUB
 
-H_WAKEUP, H_REQUEST, H_IO = 0, 1, 2
-HISTOGRAMS = 3
-"""Histograms kept for each VM: wake-up latency, request latency, I/O latency."""
+H_WAKEUP, H_REQUEST, H_IO, H_WAIT = 0, 1, 2, 3
+HISTOGRAMS = 4
+"""Histograms kept for each VM: wake-up latency, request latency, I/O latency, wait for a pCPU."""
 
 
 @jit

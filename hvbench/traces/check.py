@@ -105,6 +105,8 @@ def _metadata_problems(meta: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(-1, f"metadata: threads[{i}].tier is {thread.get('tier')!r}; tiers: {', '.join(tiers)}")
         if (thread.get("role") == OUTSIDE) != (thread.get("tier") == OUTSIDE):
             yield Problem(-1, f"metadata: threads[{i}] has role {thread.get('role')!r} and tier {thread.get('tier')!r}")
+        if thread.get("replay", "closed") not in ("closed", "open"):
+            yield Problem(-1, f"metadata: threads[{i}].replay is {thread['replay']!r}; legal: closed, open")
         if not _is_count(thread.get("process")):
             yield Problem(-1, f"metadata: threads[{i}].process is {thread.get('process')!r}; it has to be 0 or more")
     for i, item in enumerate(meta["objects"]):

@@ -13,6 +13,7 @@ object with `shared` in the metadata is shared memory: processes other than its 
 content row says otherwise; a page without any content row holds something of its own. Marks of clients carry
 the flow of their request, as requests on several flows overlap. `warm` lists the file pages that were mapped
 when the recording began, as [object, first page, pages]: they are in the guest's page cache when a VM starts.
+A thread with `replay` = "open" is background load: its operations begin at their recorded times.
 `kept_waits` says what is known of the waits that are kept as durations.
 
 A *base image* (metadata `kind` = "base_image") is a trace whose rows are only `content` rows: the memory

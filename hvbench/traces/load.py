@@ -34,6 +34,8 @@ class LoadedThread:
     outside: bool
     process: int
     process_last: bool
+    background: bool = False
+    """It goes its own way, at recorded times, whatever becomes of the rest."""
     serves: str = ""
     """Outside threads: the tier that they talk to."""
 
@@ -231,6 +233,7 @@ def _threads(trace: Trace) -> tuple[LoadedThread, ...]:
             outside=t.get("role") == "outside",
             process=int(t.get("process", 0)),
             process_last=last_of.get(int(t.get("process", 0))) == i,
+            background=t.get("replay") == "open",
             serves=_served_tier(trace, int(first[i]), int(end[i])) if t.get("role") == "outside" else "",
         )
         for i, t in enumerate(listed)
@@ -247,8 +250,10 @@ def _served_tier(trace: Trace, first: int, end: int) -> str:
     return str(next((tier for tier in ends if tier != "outside"), ""))
 
 
-def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
+def open_loop(trace: LoadedTrace, time_ns: NDArray[Any], rows: NDArray[Any] | None = None) -> LoadedTrace:
     """The same operations, each begun at its recorded time (or late), whatever became of the ones before.
+
+    `rows`, a mask, says of which operations that is true; of all, where it is left out.
 
     Before each operation whose recorded time is later than that of the one before it in its thread, an `UNTIL` is put
     in; `time_ns` are the recorded times of the trace's rows.
@@ -258,6 +263,8 @@ def open_loop(trace: LoadedTrace, time_ns: NDArray[Any]) -> LoadedTrace:
     for t in trace.threads:
         if t.first < t.end:
             moves[t.first] = True
+    if rows is not None:
+        moves &= rows
     shift = np.cumsum(moves)
     ops = schema.TABLES["op"].layout.zeros(len(trace.ops) + int(moves.sum()))
     at = np.arange(len(trace.ops)) + shift
@@ -279,7 +286,12 @@ def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
     require_valid(read)  # the kernel indexes with what stands in it
     trace = split_connections(read, think=replay != "open")
     made = convert(trace)
-    return open_loop(made, trace.columns["time_ns"]) if replay == "open" else made
+    if replay == "open":
+        return open_loop(made, trace.columns["time_ns"])
+    background = [thread.background for thread in made.threads]
+    if any(background):
+        return open_loop(made, trace.columns["time_ns"], np.array(background)[trace.columns["thread"]])
+    return made
 
 
 def load_trace(path: Path, replay: str = "closed") -> LoadedTrace:
@@ -334,7 +346,7 @@ def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
 def _image(path: Path, mtime_ns: int) -> BaseImage:
     trace = read_trace(path)
     if not trace.is_base_image:
-        raise TraceError(f"{path}: not a base image; record one, or write image = \"\"")
+        raise TraceError(f'{path}: not a base image; record one, or write image = ""')
     require_valid(trace)
     return base_image(trace.meta, trace.columns)
 

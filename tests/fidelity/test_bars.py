@@ -13,7 +13,9 @@ from tests.fidelity.conftest import Runs
 
 
 def marked(bar: str) -> tuple[Any, ...]:
-    return (pytest.mark.slow,) if BARS[bar].slow else ()
+    absent = BARS[bar].absent()
+    skipped = (pytest.mark.skip(absent),) if absent else ()
+    return (pytest.mark.slow, *skipped) if BARS[bar].slow else skipped
 
 
 TARGETS = [

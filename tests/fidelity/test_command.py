@@ -124,6 +124,8 @@ def test_the_list_runs_nothing(only: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize("bar", registry.BARS.values(), ids=lambda bar: bar.name)
 def test_a_wrong_model_is_another_model(bar: Bar, tmp_path: Path) -> None:
     """A scenario can be set up with what is installed, and each control has cells that differ from its."""
+    if bar.absent():
+        pytest.skip(bar.absent())
     stage = Stage(tmp_path, load_registry())
     right = {cell.key for cell in bar.cells(stage, inputs(bar.name), "").values()}
     for control in bar.controls:

@@ -57,7 +57,7 @@ def test_a_second_role_is_refused() -> None:
     [
         ("target", {}, "a target has a tolerance"),
         ("input", {"tolerance": {"absolute": 1}}, "an input or calibration has none"),
-        ("input", {"mark": "M-high"}, "mark 'M-high'; legal: F, F2, V, D, P"),
+        ("input", {"mark": "M-high"}, "mark 'M-high'; legal: F, F2, V, D, M, P"),
         ("input", {"source": "hearsay"}, "no source 'hearsay'"),
         ("target", {"tolerance": {"wide": 1}}, "tolerance {'wide': 1}; legal: one of absolute"),
         ("target", {"tolerance": {"between": [3, 4]}}, "does not meet its own tolerance 3 to 4"),
@@ -76,6 +76,7 @@ def test_what_is_incomplete_is_refused(role: str, changes: dict[str, Any], messa
         (Tolerance("between", (8, 12)), (8, 12), (7.9, 12.1), "8 to 12"),
         (Tolerance("at_least", (9,)), (9, 1e9), (8.9,), "≥ 9"),
         (Tolerance("at_most", (11,)), (-5, 11), (11.1,), "≤ 11"),
+        (Tolerance("factor", (1.25,)), (8, 12.5), (7.9, 12.6), "×/÷ 1.25"),
         (Tolerance("exact"), (10,), (9.999, 10.001), "exact"),
     ],
 )

@@ -8,7 +8,7 @@ the latter carries markers `hvbench clock=NS` from which `Clock` converts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from attrs import define, field
@@ -61,6 +61,7 @@ _SOCK = re.compile(
 )
 _ADJUST = re.compile(r"sport=(\d+) dport=(\d+)")
 _STATE = re.compile(r"sport=(\d+) dport=(\d+) .*oldstate=(\w+) newstate=(\w+)")
+_BLOCK = re.compile(r"(\d+),(\d+) (\w+) (?:\d+ )?\(.*?\) (\d+) \+ (\d+) ")
 _PID = re.compile(r"comm=(.*) pid=(\d+)")
 
 
@@ -147,12 +148,21 @@ def _pid(text: str) -> tuple[Any, ...] | None:
     return match and (match[1], int(match[2]))
 
 
+def block_request(text: str) -> tuple[Any, ...] | None:
+    """Of a block event: device, what (R, W, F and flags), first sector, sectors."""
+    match = _BLOCK.match(text)
+    return match and (f"{match[1]}:{match[2]}", match[3], int(match[4]), int(match[5]))
+
+
 def _mark(text: str) -> tuple[Any, ...] | None:
     match = re.match(r"hvbench clock=(\d+)", text)
     return match and (int(match[1]),)
 
 
-ARGUMENTS: Final[dict[str, Callable[[str], tuple[Any, ...] | None]]] = {
+Reader = Callable[[str], tuple[Any, ...] | None]
+"""From an event's arguments as text to values; None where they are none of its."""
+
+ARGUMENTS: Final[dict[str, Reader]] = {
     "sched_switch": _switch,
     "sched_waking": _waking,
     "sched_wakeup_new": _waking,
@@ -188,8 +198,8 @@ class Capture:
     ticks: bool = False  # times are still in ticks of a counter
 
 
-def parse(lines: Iterable[str]) -> Capture:
-    """Read ring-buffer text. Events that the recorder does not know are skipped, not counted as unparsed."""
+def parse(lines: Iterable[str], readers: Mapping[str, Reader] = ARGUMENTS) -> Capture:
+    """Read ring-buffer text by the `readers` of its events; others are skipped, and not counted as unparsed."""
     capture = Capture()
     for line in lines:
         match = HEAD.match(line)
@@ -201,7 +211,7 @@ def parse(lines: Iterable[str]) -> Capture:
                 capture.unparsed += 1
             continue
         comm, tid, tgid, cpu, flags, stamp, name, text = match.groups()
-        reader = ARGUMENTS.get(name)
+        reader = readers.get(name)
         if reader is None:
             continue
         args = reader(text)

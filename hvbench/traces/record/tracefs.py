@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -66,7 +66,14 @@ class Session:
     `missing` maps events that this kernel does not have to what is lost with them.
     """
 
-    def __init__(self, root: Path, buffer_kib: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        buffer_kib: int,
+        events: Mapping[str, str] = EVENTS,
+        essential: Sequence[str] = ESSENTIAL,
+    ) -> None:
+        self.events, self.essential = events, essential
         self.path = root / "instances" / f"hvbench-{os.getpid()}"
         self.buffer_kib = buffer_kib
         self.missing: dict[str, str] = {}
@@ -85,12 +92,12 @@ class Session:
                 self.clock = "x86-tsc"
             except OSError:
                 self._write("trace_clock", "mono")
-            for event, loss in EVENTS.items():
+            for event, loss in self.events.items():
                 try:
                     self._append("set_event", event)
                 except OSError:
                     self.missing[event] = loss
-            lacking = [event for event in ESSENTIAL if event in self.missing]
+            lacking = [event for event in self.essential if event in self.missing]
             if lacking:
                 raise OSError(f"this kernel lacks the tracepoints {', '.join(lacking)}")
         except BaseException:
