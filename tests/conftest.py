@@ -25,3 +25,27 @@ def kernel() -> object:
     from hvbench.binding import COMPILED
 
     return COMPILED.run()
+
+
+SLOW = (
+    "tests/fidelity/test_bars.py",
+    "tests/fidelity/test_command.py",
+    "tests/fidelity/test_replay.py",
+    "tests/queueing",
+    "tests/testing/test_bundled_conformance.py",
+    "tests/testing/test_mutants.py",
+    "tests/testing/test_pytest_suite.py",
+    "tests/testing/test_tracking.py",
+    "tests/plugins/test_honours.py",
+    "tests/plugins/test_ksm_machine.py",
+    "tests/test_scaffold.py::test_the_template_passes_the_kit",
+    "tests/test_docs.py::test_command_line[docs/",
+)
+"""Tests of minutes: `make test` leaves them to `make test-all`, so that a change is answered in a quarter of an hour."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes minutes."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
