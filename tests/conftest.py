@@ -41,7 +41,7 @@ SLOW = (
     "tests/test_scaffold.py::test_the_template_passes_the_kit",
     "tests/test_docs.py::test_command_line[docs/",
 )
-"""Tests of minutes: `make test` leaves them to `make test-all`, so that a change is answered in a quarter of an hour."""
+"""Tests of minutes: `make test` leaves them to `make test-all`, so that a change is answered within 15 minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
