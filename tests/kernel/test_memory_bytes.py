@@ -67,7 +67,7 @@ def test_bytes_of_a_cell_whose_pages_are_shared():
         [[ops]] * 2,
         [GuestMemory(1000)] * 2,
         [[(ANON, 600)]] * 2,
-        stack(("page-sharing", {"scan_pages": 500, "period_ns": MS})),
+        stack(("page-sharing", rig.FAST_SCAN)),
         frames=4096,
         horizon_ns=100 * MS,
     )
