@@ -236,7 +236,7 @@ def blk_dispatch(host, dev, now):
     # memory
     "a VM that is blocked and forgotten": Mutant(
         "memory/balloon",
-        (("    balance(host, p.period_ns)\n", "    balance(host, p.period_ns)\n    set_timer(host, 0, 1_500_000_000)\n"),),
+        (("balance(host, p.period_ns)\n", "balance(host, p.period_ns)\n    set_timer(host, 0, 1_500_000_000)\n"),),
         "progress",
         "completed nothing in the last second",
         "from hvbench.policy import block, set_timer\n\n\n"
@@ -269,6 +269,14 @@ def blk_dispatch(host, dev, now):
         "taxes-idle-memory",
         "the idle VM holds",
     ),
+    "an image whose readers are forgotten": Mutant(
+        "memory/satori", (("    page.reads = 1\n", "    page.reads = 0\n"), ("if h >= 0 or read == 1:", "if h < -5:")),
+        "shares-reads",
+        "the second read",
+    ),
+    "a pool that takes nothing": Mutant(
+        "memory/compression", (("    return TO_POOL", "    return TO_SWAP"),), "compresses", "0 pages were compressed"
+    ),
     # storage and switches
     "a disk that waits for a second request": Mutant(
         "storage/das",
@@ -297,10 +305,14 @@ def blk_dispatch(host, dev, now):
     ),
     # tables of costs
     "a cost that falls as its parameter grows": Mutant(
-        "technique/hardware", (("halt_ns=ns(params.exit)", "halt_ns=ns(max(0, 9000 - params.exit))"),), "monotone", "instead of"
+        "technique/hardware",
+        (("halt_ns=ns(params.exit)", "halt_ns=ns(max(0, 9000 - params.exit))"),),
+        "monotone",
+        "instead of",
     ),
     "a hosted cost that falls as its parameter grows": Mutant(
-        "host/type2", (("io_path_ns=cycles(params.application", "io_path_ns=cycles(max(0, 9000 - params.application)"),),
+        "host/type2",
+        (("cycles(params.application,", "cycles(max(0, 9000 - params.application),"),),
         "monotone",
         "instead of",
     ),
