@@ -411,6 +411,7 @@ def _read_params(cls: type) -> tuple[ParamInfo, ...]:
         if default is attrs.NOTHING or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
             raise UserError(f"Params.{attribute.name}: has no default; write it with param(default, help=...)")
         unit = attribute.metadata.get("unit", "")
+        _check_default(attribute.name, kind, default, unit, attribute.metadata)
         alias = attribute.name
         if unit and alias.endswith(f"_{units.canonical_unit(unit)}"):
             alias = alias.removesuffix(f"_{units.canonical_unit(unit)}")
@@ -428,6 +429,19 @@ def _read_params(cls: type) -> tuple[ParamInfo, ...]:
             )
         )
     return tuple(found)
+
+
+def _check_default(name: str, kind: type, default: Any, unit: str, metadata: Mapping[str, Any]) -> None:
+    """UserError where a default is of another type, or outside of the range that the parameter states itself."""
+    what = f"Params.{name}: its default {default!r}{f' {unit}' if unit else ''}"
+    if not isinstance(default, kind) and not (kind is float and type(default) is int):
+        told = "; a part of a unit needs a smaller unit, or the annotation float" if isinstance(default, float) else ""
+        raise UserError(f"{what} is no {kind.__name__}, as it is annotated{told}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is not None and default < low:
+        raise UserError(f"{what} is below its own low, {low}; is it in another unit?")
+    if high is not None and default > high:
+        raise UserError(f"{what} is above its own high, {high}; is it in another unit?")
 
 
 # --- parameters ----------------------------------------------------------------------------------------

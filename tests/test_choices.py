@@ -154,3 +154,20 @@ def _shared_registry() -> Registry:
 
         _REGISTRIES.append(make_registry(Path(tempfile.mkdtemp(prefix="hvbench-test-"))))
     return _REGISTRIES[0]
+
+
+@pytest.mark.parametrize(
+    ("axis", "text", "said"),
+    [
+        ("scheduler", "credit:timeslice=5MiB", "timeslice: '5MiB' has the unknown unit 'MiB'; write it like 5ms"),
+        ("memory", "overcommit:ratio=5ms", "overcommit: ratio: '5ms' has the unknown unit 'ms'; write it like 75%"),
+        ("memory", "balloon:high=5ms", "balloon: high: '5ms' has the unknown unit 'ms'; write it like 500ppm, 0.05%"),
+        ("scheduler", "round-robin:timeslice=-1ms", "timeslice: '-1ms' is below the least legal value, 1ns"),
+    ],
+)
+def test_a_parameter_of_the_wrong_unit(axis: str, text: str, said: str) -> None:
+    from hvbench.plugins import load_registry
+
+    with pytest.raises(UserError) as error:
+        parse_choice(axis, text, load_registry())
+    assert said in str(error.value)

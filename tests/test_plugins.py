@@ -80,6 +80,18 @@ def test_what_a_scheduler_honours_is_taken(tmp_path: Path) -> None:
             GOOD.replace('param(3, help="a count")', "attrs.field(kw_only=True)"),
             "Params.other: has no default",
         ),
+        (
+            GOOD.replace('param(3, help="a count")', 'param(0.01, unit="ns", help="s")'),
+            "Params.other: its default 0.01 ns is no int, as it is annotated; a part of a unit needs a smaller unit",
+        ),
+        (
+            GOOD.replace('param(3, help="a count")', 'param(5, unit="ns", low=1000, help="ms")'),
+            "Params.other: its default 5 ns is below its own low, 1000; is it in another unit?",
+        ),
+        (
+            GOOD.replace('param(3, help="a count")', 'param(5_000, unit="percent", high=100, help="x")'),
+            "Params.other: its default 5000 percent is above its own high, 100; is it in another unit?",
+        ),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:

@@ -24,7 +24,7 @@ KERNEL_TABLES = (
 )  # fmt: skip
 """Tables that no service of a policy changes before its hook has returned: requests wait in the outbox."""
 MOST_ROWS = 4096
-MOST_CALLS = 1000
+MOST_CALLS = 400
 
 
 @check(

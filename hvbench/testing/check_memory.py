@@ -202,12 +202,13 @@ def compresses(lab: Lab) -> str:
     "takes memory from who does not use it",
     claim="taxes-idle-memory",
     how="""Two equal VMs on a machine that is too small for both: one writes its 900 pages once, the other goes through
-    them all the time. After three minutes, longer than any sampling period, the first must hold less.""",
+    them all the time. After three minutes, longer than any sampling period, the first must hold at most three fifths of
+    what the second holds.""",
 )
 def taxes_idle_memory(lab: Lab) -> str:
     story = probes.idle_and_busy()
     ran = _admitted(lab, story)
     idle, busy = (int(n) for n in ran.table("vmem")["resident"])
-    if idle >= busy:
+    if 5 * idle > 3 * busy:
         raise Violated(f"the idle VM holds {idle} pages, the busy one {busy}", lab.tell(story))
     return f"{idle} pages idle, {busy} busy"

@@ -309,5 +309,7 @@ def bounded_latency(lab: Lab) -> str:
     ran = lab.must_run(story, lab.fast)
     p99 = int(vm_cpu_metrics(ran.memory, 0)["wakeup_latency_p99_ns"])
     if p99 > LATENCY_NS:
-        raise Violated(f"VM 0 waits {rounded_duration(p99)} after a wake-up (99th percentile); 10 ms is the bound")
+        raise Violated(
+            f"VM 0 waits {rounded_duration(p99)} after a wake-up (99th percentile); 10 ms is the bound", lab.tell(story)
+        )
     return f"99th percentile {rounded_duration(p99)}"

@@ -23,6 +23,7 @@ from hvbench.costs import HostCosts, cycles
 from hvbench.policy import hookimpl, param
 
 AXIS = "host"
+CLAIMS = frozenset({"monotone"})
 
 _S4 = "Sugerman et al. 2001, figure 5"
 

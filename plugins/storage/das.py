@@ -7,7 +7,7 @@ through the same thread as an interrupt. Requests are served in order of arrival
 Source: virtio-scsi and QEMU's iothreads, ESX's vSCSI, Xen's tapdisk have these stages. The costs' sources stand
 with the parameters.
 
-Claims: fifo.
+Claims: fifo, work-conserving, starvation-free.
 
 Not modelled: reordering inside the drive (native command queuing), write caches, journals.
 """
@@ -20,7 +20,7 @@ from hvbench.policy import hookimpl, local_disk, param
 from hvbench.virtual_disks import VirtualDiskParams
 
 AXIS = "storage"
-CLAIMS = frozenset({"fifo"})
+CLAIMS = frozenset({"fifo", "starvation-free", "work-conserving"})
 
 
 @frozen

@@ -8,7 +8,7 @@ Source: P. Radkov et al., "A Performance Comparison of NFS and iSCSI for IP-Netw
 processing path per request is about twice as long as for block storage. Card, filer and disks stand in the
 workload's host section.
 
-Claims: fifo.
+Claims: fifo, work-conserving, starvation-free.
 
 Not modelled: the filer's name space (metadata operations), client-side caching beyond the guest's own page
 cache, loss on the way back (the filer's transport finds room). The frames pass the host's card, but not the virtual
@@ -22,7 +22,7 @@ from attrs import frozen
 from hvbench.policy import Step, hookimpl, param
 
 AXIS = "storage"
-CLAIMS = frozenset({"fifo"})
+CLAIMS = frozenset({"fifo", "starvation-free", "work-conserving"})
 
 
 @frozen

@@ -8,7 +8,7 @@ Source: the division into fabric, array controller and disks is that of P. Radko
 of NFS and iSCSI for IP-Networked Storage", FAST 2004, with a fabric of its own in the place of IP. Fabric and array
 stand in the workload's host section.
 
-Claims: fifo.
+Claims: fifo, work-conserving, starvation-free.
 
 Not modelled: RAID, write-back caches, zoning, failover of a broken way.
 """
@@ -21,7 +21,7 @@ from hvbench.policy import Step, hookimpl, param
 from hvbench.virtual_disks import VirtualDiskParams
 
 AXIS = "storage"
-CLAIMS = frozenset({"fifo"})
+CLAIMS = frozenset({"fifo", "starvation-free", "work-conserving"})
 
 
 @frozen

@@ -8,7 +8,7 @@ copy), the same at the receiver, and an interrupt there.
 Source: Linux bridge and vhost-net, ESX standard vSwitch with "route based on originating virtual port", Hyper-V
 external switch. The costs' sources stand with the parameters.
 
-Claims: fifo, delivers-inside.
+Claims: fifo, delivers-inside, lossless.
 
 Not modelled: learning and ageing of addresses (all are known), VLANs, broadcast, spanning tree.
 """
@@ -21,7 +21,7 @@ from hvbench.policy import hookimpl
 from hvbench.ports import PortParams
 
 AXIS = "switch"
-CLAIMS = frozenset({"fifo", "delivers-inside"})
+CLAIMS = frozenset({"delivers-inside", "fifo", "lossless"})
 
 
 @frozen

@@ -23,6 +23,7 @@ from hvbench.costs import TechniqueCosts, cycles
 from hvbench.policy import hookimpl, param
 
 AXIS = "technique"
+CLAIMS = frozenset({"monotone"})
 
 _S3 = "Adams and Agesen 2006, figure 4"
 _S1 = "Barham et al. 2003, table 4, 2p/0K: (18.1 - 0.77) us x 2400 MHz"

@@ -24,6 +24,7 @@ from hvbench.costs import TechniqueCosts, cycles
 from hvbench.policy import hookimpl, param
 
 AXIS = "technique"
+CLAIMS = frozenset({"monotone"})
 
 _D17 = "Dall et al. 2017, table 2, KVM x86"
 _S3 = "Adams and Agesen 2006, figure 4, hardware VMM minus native"

@@ -21,6 +21,7 @@ from hvbench.costs import TechniqueCosts, cycles
 from hvbench.policy import hookimpl, param
 
 AXIS = "technique"
+CLAIMS = frozenset({"monotone"})
 
 _ENTRY = "Barham et al. 2003, table 5: (2.73 - 1.42) us x 2400 MHz / 2 entries"
 

@@ -232,3 +232,48 @@ def test_a_bad_line_of_page_hashes_is_named(tmp_path: Path) -> None:
     path = hashes(tmp_path / "h.gz", "# t=0.000 vm=0 changed=1\n0 zz 0a\n")
     with pytest.raises(UserError, match=r"h\.gz:2: '0 zz 0a'; legal: `# t=SECONDS vm=N changed=N` or `VM PAGE HASH`"):
         list(snapshots(path))
+
+
+# background load in a workload ----------------------------------------------------------------------------------
+
+
+def test_a_background_vm_keeps_to_its_times_and_has_no_slowdown(tmp_path: Path) -> None:
+    """One pCPU, in turns of 10 ms: the job computes 30 ms, the other is due at 5 ms for 10 ms."""
+    from hvbench.fidelity.stage import Stage
+    from hvbench.plugins import load_registry
+    from hvbench.simulate import simulate
+    from hvbench.traces.format import write_trace
+
+    ms = 1_000_000
+    threads = [
+        {"id": 0, "process": 0, "tier": "job", "name": "a", "role": "guest"},
+        {"id": 1, "process": 1, "tier": "load", "name": "b", "role": "guest", "replay": "open"},
+    ]
+    meta = {"name": "two", "span_ns": 60 * ms, "page_size": 4096, "threads": threads, "tiers": ["job", "load"]}
+    columns = {"thread": [0, 1], "op": [OPS["compute"]] * 2, "time_ns": [0, 5 * ms], "user_ns": [30 * ms, 10 * ms]}
+    write_trace(tmp_path / "two.parquet", {**meta, "objects": [], "flows": [], "wait_shares": {}}, columns)
+    stage = Stage(tmp_path, load_registry())
+    vm = {"memory": "16MiB", "trace": "./two.parquet", "instance": "x", "image": "", "start": "0s"}
+    path = stage.workload(
+        "two",
+        settings={"class": "micro", "warmup": "0s", "horizon": "35ms"},
+        host={"pcpus": 1, "memory": "1GiB", "switch_cost": "0s", "cache_refill": "0s"},
+        vms=[{**vm, "name": tier, "tier": tier} for tier in ("job", "load")],
+    )
+    result = simulate(stage.cell(path, scheduler="round-robin:timeslice=10ms"))
+    assert result.status == "ok", result.reason
+    job, load = result.vms
+    # it ran 0 to 10, waited while the other had its 10 ms, and ran on
+    assert job["ready_ns"] == 10 * ms
+    assert job["ready_p99_ns"] == pytest.approx(10 * ms, rel=1 / 32)
+    # ready at 0, as every thread is when a replay begins; due at 5, begun at 10, done at 20
+    assert load["ready_ns"] == 10 * ms
+    assert load["request_latency_p50_ns"] == pytest.approx(15 * ms, rel=1 / 32)
+    assert "slowdown" in job and "slowdown" not in load
+
+
+def test_another_word_for_replay_is_refused() -> None:
+    thread = {"id": 0, "process": 0, "tier": "job", "name": "a", "role": "guest", "replay": "ajar"}
+    meta = {"span_ns": 1, "threads": [thread], "tiers": ["job"], "objects": [], "flows": []}
+    problems = check_trace(make_trace(meta, {"thread": [0], "op": [OPS["compute"]], "user_ns": [1]}))
+    assert "threads[0].replay is 'ajar'; legal: closed, open" in str(problems[0])

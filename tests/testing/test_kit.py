@@ -120,3 +120,48 @@ def test_a_file_that_does_not_come_to_an_end_is_stopped(tmp_path: Path, monkeypa
     (tmp_path / "loops.py").write_text('"""Loops."""\nwhile True:\n    pass\n')
     with pytest.raises(UserError, match=r"did not come to an end within 0.3 s.*\(line [23]\)"):
         Registry().load_file(tmp_path / "loops.py")
+
+
+@pytest.mark.parametrize("effort", ["--quick", "--thorough"])
+def test_a_report_is_printed_written_and_kept(
+    tmp_path: Path, kernel: object, capfd: pytest.CaptureFixture[str], effort: str
+) -> None:
+    import sqlite3
+
+    out, db = tmp_path / "report.json", tmp_path / "kept.db"
+    command = [
+        "check",
+        "round-robin",
+        effort,
+        "--only",
+        "claims-known,no-vms",
+        "--json",
+        "-o",
+        str(out),
+        "--db",
+        str(db),
+    ]
+    assert execute(command) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed == json.loads(out.read_text())
+    report = printed["reports"][0]
+    assert (report["policy"], report["effort"], report["known"]) == ("round-robin", effort[2:], 2)
+    with sqlite3.connect(db) as kept:
+        row = kept.execute("SELECT axis, policy, effort, known, passed, good FROM conformance").fetchall()
+    assert row == [("scheduler", "round-robin", effort[2:], 2, 2, 1)]
+
+
+def test_hypothesis_invents_hosts_where_it_is_thorough(monkeypatch: pytest.MonkeyPatch, kernel: object) -> None:
+    from hvbench.testing import lab as labs
+
+    few = attrs.evolve(labs.THOROUGH, stories=3, shorten_s=0.5)
+    monkeypatch.setattr(labs, "THOROUGH", few)
+    policy = Registry().load_file(RR)
+    tried: list[object] = []
+
+    def fails_on_invented(story: object) -> str:
+        tried.append(story)
+        return "" if len(tried) <= 3 else "it fails"
+
+    with pytest.raises(Violated, match="it fails"):
+        Lab(subject_of(policy), few).explore(fails_on_invented, 3)
