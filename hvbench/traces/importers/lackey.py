@@ -8,9 +8,9 @@ hexadecimal, the size in bytes. Lines `==PID== …` are valgrind's own.
 
 There is no time, only an order. The program becomes one thread; `--instructions-per-us` says how fast it went (by
 default 1000 a microsecond, 1 ns each: choice of this project). For every `--window` of instructions there is a
-compute, and before it a touch of each run of neighbouring pages that it used: a write if anything was stored there. So touches are
-exact in number of pages and in order of windows, and the resolution is stated in the metadata. Which mapping an
-address belongs to is not said: all pages, those of instructions too, are taken to be of one anonymous object (their
+compute, and before it a touch of each run of neighbouring pages that it used: a write if anything was stored there.
+So touches are exact in pages and in the order of windows, and the resolution is stated in the metadata. Which mapping
+an address belongs to is not said: all pages, those of instructions too, are taken to be of one anonymous object (their
 addresses are numbered by first use). Trap: a write is also a read. Silent: storage, network, system calls. Source:
 Valgrind 3.19, lackey/lk_main.c.
 """

@@ -49,9 +49,7 @@ BLOCK_EVENTS: Final = ("virtio_blk_handle_read", "virtio_blk_handle_write", "vir
 
 @attrs.frozen
 class Options:
-    layer: str = option(
-        "device", legal=("device", "block"), help="the guest's device, or towards the image"
-    )
+    layer: str = option("device", legal=("device", "block"), help="the guest's device, or towards the image")
     lanes: int = option(LANES, help="requests in flight at most, per device", metavar="N")
 
 
