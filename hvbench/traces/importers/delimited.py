@@ -109,6 +109,8 @@ class Table:
                 made[column.name] = texts[values.indices.to_numpy()]
             else:
                 made[column.name] = values.to_numpy()
+                if column.kind == "float" and not np.isfinite(made[column.name]).all():
+                    return None  # read line by line, which names it
         return made
 
     def _exact(self, job: Import, source: Source, lines: Lines) -> tuple[Columns, NDArray[np.int64]]:
