@@ -127,7 +127,8 @@ def test_tasks_by_hand(tmp_path: Path) -> None:
     assert [t["name"] for t in trace.meta["threads"]] == ["a-0", "b-0"]
     assert rows_of(trace, 0) == [
         ("sleep", 0, 100), ("compute", 100, 1000, 0), ("sleep", 1100, 2000), ("wake", 3100, 1),
-        ("compute", 3100, 500, 0), ("compute", 3600, 1000, 0), ("sleep", 4600, 2000), ("wake", 6600, 1), ("compute", 6600, 500, 0),
+        ("compute", 3100, 500, 0), ("compute", 3600, 1000, 0), ("sleep", 4600, 2000), ("wake", 6600, 1),
+        ("compute", 6600, 500, 0),
     ]  # fmt: skip
     assert rows_of(trace, 1) == [
         ("wait", 0), ("lock", 3100), ("compute", 3100, 300, 0), ("unlock", 3400), ("sleep", 3400, 1600),
