@@ -1,6 +1,6 @@
 """Azure's public VM traces, V1 (2017) and V2 (2019): `vmtable` and CPU readings.
 
-    hvbench import azure vmtable.csv.gz vm_cpu_readings-file-*.csv.gz --vms 100 -o azure.demand.parquet
+    hvbench import azure vmtable.csv.gz vm_cpu_readings-file-*.csv.gz --first-vms 100 -o azure.demand.parquet
 
 Without headers, by commas: a reading is `SECONDS,VM,MINIMUM,MAXIMUM,AVERAGE` (CPU in % of the VM's cores, over 300 s);
 a line of vmtable is `VM,SUBSCRIPTION,DEPLOYMENT,CREATED,DELETED,MAXIMUM,AVERAGE,P95,CATEGORY,CORES,MEMORY` (s, %, GB).
@@ -8,7 +8,7 @@ Both may be given in one import: name vmtable first, as cores and provisioned me
 it gets 1 core, and that is counted. V2 gives ranges, such as `>24`: the lower end is taken, and said. A table of VMs in
 columns, `interval,VM,VM…` and a line of averages each 300 s, is read too.
 
-The average counts; `--value max` takes the maximum, for those who size by peaks. `--vms N` reads the first N VMs only
+The average counts; `--value max` takes the maximum, for those who size by peaks. `--first-vms N` reads the first N VMs only
 (the whole set has two millions). Silent: memory in use, storage, network. Traps: times count from the first day;
 readings are sorted by time, with all VMs at each; stamps occur twice. Source: AzurePublicDataset, descriptions of V1
 and V2; E. Cortez and others, Resource Central, SOSP 2017.
@@ -51,7 +51,7 @@ GB: Final = 1 << 30
 @attrs.frozen
 class Options:
     value: str = option("avg", legal=("avg", "max", "min"), help="which of a reading's values is the demand")
-    vms: int = option(0, help="only the first N VMs (0: all)", metavar="N")
+    first_vms: int = option(0, help="only the first N VMs (0: all)", metavar="N")
 
 
 @define
@@ -142,7 +142,7 @@ def _kind(first: bytes) -> str:
 
 
 def read(job: Import) -> Iterator[Batch]:
-    azure = Azure(job, Readings(job, job.options.vms), of=[])
+    azure = Azure(job, Readings(job, job.options.first_vms), of=[])
     for source in job.sources():
         first = source.head().split(b"\n", 1)[0]
         kind = _kind(first)

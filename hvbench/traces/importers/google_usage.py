@@ -9,7 +9,7 @@ Rates and sizes are divided by those of the largest machine, which is not disclo
 `--machine-memory` say what 1.0 is taken to be (1 core; without the second, memory is silent).
 
 A VM is a task of a job. Assigned memory is what it was given, canonical memory what it used. Silent: storage (times and
-not bytes) and network. `--vms N` reads the first N tasks only. Traps: intervals are 300 s at most and begin anywhere;
+not bytes) and network. `--first-vms N` reads the first N tasks only. Traps: intervals are 300 s at most and begin anywhere;
 some occur twice (the first counts); times begin at 600 s; these are containers and not VMs. Source: C. Reiss, J.
 Wilkes, J. Hellerstein, Google cluster-usage traces: format + schema, 2011 (version 2.1).
 
@@ -50,7 +50,7 @@ class Options:
     machine_memory_bytes: int = option(
         0, unit="bytes", help="memory of the machine that 1.0 stands for (without: silent)", metavar="SIZE"
     )
-    vms: int = option(0, help="only the first N tasks (0: all)", metavar="N")
+    first_vms: int = option(0, help="only the first N tasks (0: all)", metavar="N")
 
 
 def _floats(values: object) -> np.ndarray:
@@ -68,7 +68,7 @@ def read(job: Import) -> Iterator[Batch]:
     options = job.options
     if not 1 <= options.machine_cores <= MOST_CORES:
         raise UserError(f"--machine-cores {options.machine_cores}: has to be 1 to {MOST_CORES}")
-    readings = Readings(job, options.vms)
+    readings = Readings(job, options.first_vms)
     for source in job.sources():
         clock = job.clock(source)
         for lines in source.blocks():

@@ -33,7 +33,7 @@ class Readings:
 
     def __attrs_post_init__(self) -> None:
         if self.most < 0:
-            raise UserError(f"--vms {self.most}: has to be 0 (all) or more")
+            raise UserError(f"--first-vms {self.most}: has to be 0 (all) or more")
 
     def vm(self, name: str, **more: Any) -> int:
         """The number of a VM, -1 for one that is not read."""

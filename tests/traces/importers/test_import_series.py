@@ -63,7 +63,7 @@ def test_azure_readings_and_vmtable(tmp_path: Path) -> None:
         "1 samples of a time that another",
     ):
         assert any(said in note for note in report.notes), said
-    _, demand = table("azure", [sizes, readings], out, value="max", vms=1)
+    _, demand = table("azure", [sizes, readings], out, value="max", first_vms=1)
     assert len(demand.meta["vms"]) == 1 and column(demand, "cpu_ns") == [2 * 150 * S, 2 * FIVE]
     with pytest.raises(UserError, match=r"vmtable\.csv: vmtable has to be named before the readings"):
         table("azure", [readings, sizes], out)
