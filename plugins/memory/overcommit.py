@@ -42,8 +42,8 @@ CLAIMS = frozenset({"overcommits"})
 LIMITS, BLOCKED = 0, 1
 LIMIT_NS = 1_000_000_000
 BLOCKED_NS = 1_000_000
-"""So often VMs are held to their limits, and blocked VMs looked at: a VM must not stand still for longer than memory was
-low."""
+"""So often VMs are held to their limits, and blocked VMs looked at: so often that no VM stands still for much longer
+than memory was low."""
 
 
 @frozen
