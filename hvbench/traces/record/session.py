@@ -54,6 +54,7 @@ class Options:
     seed: int = 1
     hide_names: bool = False
     keep_names: bool = False  # file names too
+    without_root: str = ""  # strace, perf or proc, instead of root's way; "": the best there is
     licence: str = ""
     attribution: str = ""
 

@@ -119,9 +119,13 @@ class Session:
         threads = []
         for pid in pids:
             with contextlib.suppress(OSError):  # it may have ended
-                threads += sorted(os.listdir(f"/proc/{pid}/task"), key=int)
+                threads += sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+        self.follow_threads(threads)
+
+    def follow_threads(self, threads: list[int]) -> None:
+        """Limit events to these threads and whatever they start."""
         for first in range(0, len(threads), 256):  # the kernel takes a page of text at a time
-            text = " ".join(threads[first : first + 256])
+            text = " ".join(map(str, threads[first : first + 256]))
             if first:
                 self._append("set_event_pid", text)
             else:
