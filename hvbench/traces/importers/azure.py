@@ -8,8 +8,8 @@ Both may be given in one import: name vmtable first, as cores and provisioned me
 it gets 1 core, and that is counted. V2 gives ranges, such as `>24`: the lower end is taken, and said. A table of VMs in
 columns, `interval,VM,VM…` and a line of averages each 300 s, is read too.
 
-The average counts; `--value max` takes the maximum, for those who size by peaks. `--first-vms N` reads the first N VMs only
-(the whole set has two millions). Silent: memory in use, storage, network. Traps: times count from the first day;
+The average counts; `--value max` takes the maximum, for those who size by peaks. `--first-vms N` reads the first N VMs
+only (the whole set has two millions). Silent: memory in use, storage, network. Traps: times count from the first day;
 readings are sorted by time, with all VMs at each; stamps occur twice. Source: AzurePublicDataset, descriptions of V1
 and V2; E. Cortez and others, Resource Central, SOSP 2017.
 

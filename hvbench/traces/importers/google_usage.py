@@ -9,9 +9,9 @@ Rates and sizes are divided by those of the largest machine, which is not disclo
 `--machine-memory` say what 1.0 is taken to be (1 core; without the second, memory is silent).
 
 A VM is a task of a job. Assigned memory is what it was given, canonical memory what it used. Silent: storage (times and
-not bytes) and network. `--first-vms N` reads the first N tasks only. Traps: intervals are 300 s at most and begin anywhere;
-some occur twice (the first counts); times begin at 600 s; these are containers and not VMs. Source: C. Reiss, J.
-Wilkes, J. Hellerstein, Google cluster-usage traces: format + schema, 2011 (version 2.1).
+not bytes) and network. `--first-vms N` reads the first N tasks only. Traps: intervals are 300 s at most and begin
+anywhere; some occur twice (the first counts); times begin at 600 s; these are containers and not VMs. Source: C. Reiss,
+J. Wilkes, J. Hellerstein, Google cluster-usage traces: format + schema, 2011 (version 2.1).
 
 The result is a demand table; `--expand` makes a trace of it (docs/importing.md).
 """

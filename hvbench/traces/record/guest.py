@@ -13,6 +13,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,11 +114,14 @@ class Guest:
                 name = str(item.get("id", ""))
                 if kinds.get(name) != "child<memory-backend-file>":
                     continue
-                file = Path(str(self.qmp.run("qom-get", path=f"/objects/{name}", property="mem-path")))
+                told = str(self.qmp.run("qom-get", path=f"/objects/{name}", property="mem-path"))
+                file = Path(f"/proc/{self.pid}/cwd") / told  # as QEMU sees it
+                if not file.is_file():
+                    file = Path(f"/proc/{self.pid}/root") / told.lstrip("/")
                 if not item.get("share"):
-                    self.degraded.append(f"memory {name}: its file is not shared (share=on): it does not hold the pages")
+                    self.degraded.append(f"memory {name}: its file is not shared (share=on): no page hashes")
                 elif not file.is_file():
-                    self.degraded.append(f"memory {name}: {file.name} is no file that can be opened: no page hashes")
+                    self.degraded.append(f"memory {name}: its file cannot be found or opened: no page hashes")
                 else:
                     try:
                         self.memories.append(Memory.open(file, int(item["size"])))
@@ -172,7 +177,7 @@ class Guest:
             )
         elif not self.stamps:
             self.degraded.append(
-                "block requests to about 20 ms, without latencies: QEMU's log has no times (-msg timestamp=on gives them)"
+                "block requests to about 20 ms, without latencies: the log has no times (-msg timestamp=on gives them)"
             )
 
     def _log_to(self, file: str) -> None:
@@ -182,7 +187,7 @@ class Guest:
 
     def _disk_events(self) -> tuple[str, ...]:
         """The events that tell of the guest's disks: the devices', if all are virtio-blk; none if it has no disk."""
-        used = [item for item in self.qmp.run("query-block") if item.get("inserted")]
+        used = [item for item in self.qmp.run("query-block") if "inserted" in item]
         if not used:
             self.degraded.append("no disk: no block requests")
             return ()
@@ -218,10 +223,13 @@ class Guest:
             except QmpError as error:
                 self.degraded.append(f"network device {netdev or number}: no port traffic: {error}")
                 continue
-            self.undo.append((f"packet dump of {netdev}", lambda name=name: self.qmp.run("object-del", id=name)))
+            self.undo.append((f"packet dump of {netdev}", partial(self._remove, name)))
             self.dumps.append(file)
         if self.dumps and _uses_vhost(self.pid):
             self.degraded.append("vhost-net is in use: frames that go past QEMU are not in the port traffic")
+
+    def _remove(self, name: str) -> None:
+        self.qmp.run("object-del", id=name)
 
     def _switch_on_balloon(self) -> None:
         try:
@@ -385,7 +393,7 @@ def _process_of(tid: int) -> int:
 def _log_file(pid: int) -> str:
     """Where QEMU's log goes now: the file of its -D, else its standard error."""
     words = procfs.read_text(f"/proc/{pid}/cmdline").split("\0")
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in pairwise(words):
         if before in ("-D", "--D"):
             return word
     return "/dev/stderr"

@@ -83,12 +83,13 @@ class Memory:
         for delta in self.deltas:
             page, value, count = delta.pages, delta.values, len(delta.pages)
             if count:
-                at = {"object": number, "page": first_page + page, "pages": 1}
+                at: dict[str, Any] = {"object": number, "page": first_page + page, "pages": 1}
                 flags = FLAG_WRITE | FLAG_SAMPLED
                 if delta is self.deltas[0]:
                     found = np.array(runs(page), np.int64)
-                    where = {"object": number, "page": first_page + found[:, 0], "pages": found[:, 1]}
-                    made.append(rows("touch", thread, np.full(len(found), delta.taken_ns), flags=flags, **where))
+                    when = np.full(len(found), delta.taken_ns)
+                    place, pages = first_page + found[:, 0], found[:, 1]
+                    made.append(rows("touch", thread, when, object=number, page=place, pages=pages, flags=flags))
                 else:
                     spread = before + (delta.taken_ns - before) * np.arange(count) // count
                     made.append(rows("touch", thread, spread, flags=flags, **at))

@@ -177,7 +177,7 @@ def ports(parts: Parts, guest: Guest, number: int, guests: list[Guest]) -> dict[
         if path.exists() and path.stat().st_size > 24:
             shifts[path], unsure_ns = dump_offset(path, guest.sizes.get(path, []))
             if unsure_ns > 10_000_000:
-                guest.degraded.append(f"port traffic to {unsure_ns / 1e6:.0f} ms only: little came, by which to set its clock")
+                guest.degraded.append(f"port traffic to {unsure_ns / 1e6:.0f} ms: few frames came to set its clock by")
     if not shifts:
         return {}
     job = _job(pcap.hvbench_import_format(), shifts)
@@ -260,8 +260,9 @@ def _addresses(job: Import, macs: set[int]) -> tuple[set[int], dict[int, set[int
 
 def memory(parts: Parts, guests: list[Guest]) -> None:
     """Rows of the guests' memories; a content that several guests have is common."""
-    seen = [np.unique(np.concatenate([m.identities() for m in guest.memories])) for guest in guests if guest.memories]
-    values, count = np.unique(np.concatenate(seen), return_counts=True) if seen else (np.zeros(0, np.uint64), np.zeros(0))
+    seen = [np.zeros(0, np.uint64)]
+    seen += [np.unique(np.concatenate([m.identities() for m in guest.memories])) for guest in guests if guest.memories]
+    values, count = np.unique(np.concatenate(seen), return_counts=True)
     common = values[count > 1]
     for number, guest in enumerate(guests):
         if not guest.memories:

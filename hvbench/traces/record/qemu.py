@@ -1,8 +1,8 @@
 """Recording running QEMU guests, over their QMP sockets: one trace, a tier a guest.
 
 - **CPU.** When each vCPU's thread ran, by sched events of the host (or, without tracefs, its schedstat every 10 ms):
-  compute, all of it user time, as the host cannot tell the guest's kernel. Runnable is dropped, blocked is a halt: ended
-  by another vCPU (an edge), a timer, or from outside.
+  compute, all of it user time, as the host cannot tell the guest's kernel. Runnable is dropped, blocked is a halt:
+  ended by another vCPU (an edge), a timer, or from outside.
 - **Storage.** The requests of the virtual disks, below the guest's page cache, by QEMU's trace events.
 - **Network.** Headers of the frames at the guest's ports, by QEMU's packet dump.
 - **Memory.** Keyed hashes of the pages where the memory is a file; the balloon's size and statistics in the metadata.
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import re
 import resource
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -340,7 +340,8 @@ def build(run: Run) -> Trace:
     several = len(run.guests) > 1
     notes += [f"{guest.tier}: {text}" if several else text for guest in run.guests for text in guest.degraded]
     share = run.cpu_s / max(run.wall_s, 1e-9)
-    taken = [delta.taken_ns for guest in run.guests for m in guest.memories for delta in m.deltas]
+    shots = [[delta.taken_ns for delta in m.deltas] for guest in run.guests for m in guest.memories]
+    apart = [b - a for taken in shots for a, b in pairwise(taken)]
     kinds = {guest.accelerator for guest in run.guests}
     meta: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -366,8 +367,8 @@ def build(run: Run) -> Trace:
         "wait_shares": built.meta["wait_shares"],
         "waited_ns": built.meta["waited_ns"],
         "kept_waits": built.meta["kept_waits"],
-        "touch_resolution_ns": (max(taken) - min(taken)) // max(1, len(set(taken)) - 1) if taken else 0,
-        "touch_method": "pages whose content changed between snapshots of guest memory, spread evenly over the interval",
+        "touch_resolution_ns": sorted(apart)[len(apart) // 2] if apart else 0,
+        "touch_method": "pages whose content changed between snapshots of guest memory, spread over the interval",
         "salt": SALT.hex(),
         "seed": run.options.seed,
         "steal_ns": run.steal_ns,
@@ -388,7 +389,7 @@ def _notes(run: Run) -> list[str]:
     notes = [f"no {event} on this kernel: {loss} not recorded" for event, loss in run.missing.items()]
     if run.why_no_events:
         notes.append(
-            f"vCPUs by their schedstat every {SAMPLE_S * 1000:.0f} ms, what ended a halt is not known: {run.why_no_events}"
+            f"vCPUs by their schedstat every {SAMPLE_S * 1000:.0f} ms, causes of halts unknown: {run.why_no_events}"
         )
     if run.lost:
         notes.append(f"{run.lost} events were lost: use a larger --buffer or a shorter recording")
