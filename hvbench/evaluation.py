@@ -95,6 +95,8 @@ class Outcome:
     """A digest for each axis of every (hook, arguments, answer)."""
     decisions: int
     events: int
+    notes: list[str] = attrs.field(factory=list)
+    """What qualifies the result: sampled touches, a hook that Numba cannot compile and that ran as plain Python ..."""
 
 
 @attrs.frozen
@@ -323,6 +325,6 @@ def _serve(connection: Any) -> None:
 
 
 def lines_of(message: str) -> int:
-    """The line of a file that a message names (`mine.py:12`), 0 where it names none."""
-    found = re.search(r"\.py:(\d+)", message)
-    return int(found[1]) if found else 0
+    """The line of a file that a message names (`mine.py:12`, `(line 12)`), 0 where it names none."""
+    found = re.search(r"\.py:(\d+)|\(line (\d+)\)", message)
+    return int(found[1] or found[2]) if found else 0

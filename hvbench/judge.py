@@ -230,6 +230,7 @@ def _run(cell: Cell, policy: Policy, send: Send) -> tuple[Outcome, Problem | Non
         result.axis_digest,
         result.decisions,
         result.events,
+        [_local(note) for note in result.notes],
     )
     problem = _problem(cell, policy, result, None)
     if problem is not None and problem.line == 0 and problem.kind == "exception":

@@ -68,9 +68,9 @@ METRICS: tuple[Metric, ...] = (
     _cell("stale_swap_in_pages", "pages", "lower", "stale swap in", "Pages that the hypervisor read back only for a guest's read or first use to overwrite them: double paging reversed."),
     _cell("oom_kills", "count", "lower", "OOM kills", "Processes that guests killed for want of memory; their recordings began again."),
     _cell("cow_breaks", "count", "lower", "COW breaks", "Writes that took a shared page apart."),
-    _cell("compressions", "pages", "neutral", "compressed", "Pages compressed into the pool before they would have been swapped."),
-    _cell("decompressions", "pages", "neutral", "decompressed", "Pages that came back from the pool instead of the disk."),
-    _cell("compressed_pages", "pages", "neutral", "in the pool", "Compressed pages in the pool at the end."),
+    _cell("compressed_pages", "pages", "neutral", "compressed", "Pages compressed into the pool before they would have been swapped."),
+    _cell("decompressed_pages", "pages", "neutral", "decompressed", "Pages that came back from the pool instead of the disk."),
+    _cell("pooled_pages", "pages", "neutral", "in the pool", "Compressed pages in the pool at the end."),
     _cell("pool_pages", "pages", "neutral", "pool", "Frames that the pool of compressed pages takes at the end."),
     _cell("pool_out_pages", "pages", "lower", "pool out", "Compressed pages written from the pool to the swap area."),
     # counters of memory policies, as they stand at the end: /sys/kernel/mm/ksm

@@ -125,8 +125,8 @@ _PAGE_COUNTS = (
     "stale_swap_in_pages",
     "disk_reads_avoided",
     "cow_breaks",
-    "compressions",
-    "decompressions",
+    "compressed_pages",
+    "decompressed_pages",
     "oom_kills",
     "extents_split_balloon",
     "extents_split_share",
@@ -164,7 +164,7 @@ def memory_metrics(memory: HostMemory) -> dict[str, float | int]:
     span = max(1, measured_ns(memory))
     return {
         **policy_counters(memory),
-        "compressed_pages": int(memory.tables["machine"]["pool_entries"][0]),
+        "pooled_pages": int(memory.tables["machine"]["pool_entries"][0]),
         "pool_pages": int(memory.tables["machine"]["pool_frames"][0]),
         "pool_out_pages": int(memory.tables["machine"]["pool_out_pages"][0]),
         **{name: int(table[name].sum()) for name in _PAGE_COUNTS},

@@ -60,7 +60,8 @@ BAD = {
     "load-syntax": ("load", "def f(:\n    pass\n", 1, ""),
     "load-import": ("load", "import nonsense_module\n\n", 1, ""),
     "load-hook": ("load", GOOD.replace("sched_pick_next", "sched_pick_nxt"), 0, ""),
-    "load-exits": ("died", "import os\nos._exit(3)\n", 0, ""),
+    "load-exits": ("load", "import os\nos._exit(3)\n", 2, ""),
+    "load-crashes": ("died", "import os\nos.kill(os.getpid(), 9)\n", 0, ""),
     "load-loops": ("hung", "while True:\n    pass\n", 0, ""),
     "steps": (
         "steps",
@@ -89,9 +90,9 @@ BAD = {
     ),
     "compile": (
         "compile",
-        HEAD + "def sched_pick_next(host, pcpu, prev, now):\n    names = {'a': 1, 2: 'b'}\n"
-        "    return runq_first(host), len(names) * 1_000_000\n",
-        6,
+        HEAD + "def sched_pick_next(host, pcpu, prev, now):\n    if now > 3600_000_000_000:\n"
+        "        host.vcpu[0].ran_ns = 5\n    return runq_first(host), 1_000_000\n",
+        7,
         "sched_pick_next",
     ),
 }
@@ -109,6 +110,18 @@ def test_what_is_wrong_comes_back_as_data(judge: Evaluator, tiny: str, name: str
     assert problem.message and "/tmp" not in problem.message
     json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert problem.kind in KINDS
+
+
+def test_what_numba_cannot_compile_runs_as_plain_python_and_says_so(judge: Evaluator, tiny: str) -> None:
+    source = HEAD + (
+        "def sched_pick_next(host, pcpu, prev, now):\n    turns = sum(n for n in range(3))\n"
+        "    return runq_first(host), turns * 1_000_000\n"
+    )
+    result = judge.evaluate(source, [tiny])
+    assert result.ok and result.score is not None
+    (note,) = [note for note in result.cells[0].notes if "cannot be compiled" in note]
+    assert "sched_pick_next" in note and "plain Python" in note and "line 6" in note.replace(":6", "line 6"), note
+    assert "/tmp" not in note
 
 
 def test_a_hook_that_hangs_beyond_the_probe_is_hung(judge: Evaluator, tiny: str) -> None:

@@ -117,7 +117,7 @@ def test_the_digest_sees_every_source_that_is_compiled(package: Path) -> None:
 
 
 def test_the_digest_covers_whatever_the_kernel_imports() -> None:
-    """No compiled function comes from a module of hvbench that the digest does not read."""
+    """No compiled function comes from a module of hvbench that the digest does not read; importers have their own."""
     from hvbench import jit
     from hvbench.binding import COMPILED  # noqa: F401  (imports the kernel)
 
@@ -126,6 +126,8 @@ def test_the_digest_covers_whatever_the_kernel_imports() -> None:
         file = Path(function.__code__.co_filename)
         if file.is_relative_to(ROOT / "hvbench"):
             name = file.relative_to(ROOT / "hvbench").as_posix()
+            if file.parent == ROOT / "hvbench" / "traces" / "importers":
+                continue  # hvbench.traces.importers.compiled reads all of that folder
             assert any(name == c or name.startswith(c + "/") for c in covered), name
 
 

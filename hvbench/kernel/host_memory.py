@@ -470,7 +470,7 @@ def take_from_pool(host: Any, g: int, m: int, v: int, f: int) -> int:
     host.vcpu[v].overhead_left_ns += mc.fault_ns + mc.decompress_ns
     if host.now >= host.warmup_ns:
         x.host_faults += 1
-        x.decompressions += 1
+        x.decompressed_pages += 1
     tell(host, MEM_FAULT, m, g, FAULT_SWAP)
     return DONE
 

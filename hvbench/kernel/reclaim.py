@@ -417,7 +417,7 @@ def compressed(host: Any, s: int) -> None:
     pool_enter(host, s, class_of(size))
     fit_pool(host)
     if host.now >= host.warmup_ns:
-        x.compressions += 1
+        x.compressed_pages += 1
         x.host_reclaimed_pages += 1
 
 

@@ -190,7 +190,7 @@ def compresses(lab: Lab) -> str:
     story = probes.pressure()
     ran = _admitted(lab, story)
     laws_memory.conserved(ran.memory)
-    there, back = _sum(ran, "compressions"), _sum(ran, "decompressions")
+    there, back = _sum(ran, "compressed_pages"), _sum(ran, "decompressed_pages")
     if there == 0 or back == 0:
         raise Violated(f"{there} pages were compressed, {back} came back from the pool", lab.tell(story))
     return f"{there} pages compressed, {back} back without the disk"

@@ -41,8 +41,9 @@ AXIS = "memory"
 CLAIMS = frozenset({"overcommits"})
 LIMITS, BLOCKED = 0, 1
 LIMIT_NS = 1_000_000_000
-BLOCKED_NS = 100_000_000
-"""So often VMs are held to their limits, and blocked VMs looked at."""
+BLOCKED_NS = 1_000_000
+"""So often VMs are held to their limits, and blocked VMs looked at: so often that no VM stands still for much longer
+than memory was low."""
 
 
 @frozen

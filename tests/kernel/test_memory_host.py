@@ -98,7 +98,7 @@ def test_reservations_must_fit_whatever_the_ratio():
 
 # faults and swap ------------------------------------------------------------------------------------------------
 
-TIGHT = ("overcommit", {"ratio_percent": 1000, "block_in_low": False})
+TIGHT = ("overcommit", {"ratio_percent": 1000})
 LOOP = [touch(0, 0, 300, write=True), compute(2 * MS)]
 
 

@@ -47,10 +47,10 @@ def test_frames_are_what_the_entries_need(entries, k):
 def test_pages_come_back_from_the_pool_without_the_disk():
     with_pool, without = run("compression"), run()
     vm, other = with_pool.tables["vmem"][0], without.tables["vmem"][0]
-    assert vm["decompressions"] > 0 and vm["compressions"] >= vm["decompressions"]
+    assert vm["decompressed_pages"] > 0 and vm["compressed_pages"] >= vm["decompressed_pages"]
     # the guest gets on faster, and yet reads less from the disk
     assert vm["host_swap_in_pages"] < other["host_swap_in_pages"] and vm["stalled_ns"] < other["stalled_ns"]
-    assert other["compressions"] == 0 and without.tables["machine"]["pool_frames"][0] == 0
+    assert other["compressed_pages"] == 0 and without.tables["machine"]["pool_frames"][0] == 0
 
 
 def test_zeros_take_no_frame():
@@ -63,7 +63,7 @@ def test_zeros_take_no_frame():
 def test_pages_that_compress_badly_go_to_the_swap_area():
     memory = run(("compression", {"max_bytes": 0}))
     own = memory.slots[3].own["own"]
-    assert own["reject_compress_poor"][0] > 0 and memory.tables["vmem"]["compressions"][0] == 0
+    assert own["reject_compress_poor"][0] > 0 and memory.tables["vmem"]["compressed_pages"][0] == 0
     assert memory.tables["vmem"]["host_swap_out_pages"][0] > 0
 
 
@@ -98,15 +98,15 @@ def test_a_full_pool_writes_its_oldest_pages_out():
     assert memory.slots[3].own["own"]["pool_limit_hit"][0] > 0 and machine["pool_out_pages"] > 0
     vm = memory.tables["vmem"][0]
     # what went in came back, was written out (some came back while it was), or is there; nothing got lost
-    assert vm["compressions"] <= vm["decompressions"] + machine["pool_entries"] + machine["pool_out_pages"]
+    assert vm["compressed_pages"] <= vm["decompressed_pages"] + machine["pool_entries"] + machine["pool_out_pages"]
 
 
 def test_compressing_is_paid_for():
     memory = run("compression", horizon_ns=30 * MS)
     machine, vm = memory.tables["machine"][0], memory.tables["vmem"][0]
     reclaim = int(machine["reclaim_thread"])
-    assert memory.tables["vcpu"]["ran_ns"][reclaim] >= vm["compressions"] * 29_700
-    assert memory.tables["vm"]["overhead_ns"][0] >= vm["decompressions"] * 10_400
+    assert memory.tables["vcpu"]["ran_ns"][reclaim] >= vm["compressed_pages"] * 29_700
+    assert memory.tables["vm"]["overhead_ns"][0] >= vm["decompressed_pages"] * 10_400
 
 
 @settings(max_examples=8)
