@@ -143,8 +143,6 @@ class Guest:
         self._switch_on_log()
         self._switch_on_dumps()
         self._switch_on_balloon()
-        for tid in self.vcpus:
-            self.schedule[tid] = [run_delay(tid)]
 
     def _switch_on_log(self) -> None:
         why = ""
@@ -323,6 +321,13 @@ class Guest:
                     looks.pop()  # of looks that saw nothing new, the first and the last tell all
                 looks.append((before, time.monotonic_ns(), size))
 
+    def count(self) -> None:
+        """Read what the kernel has counted of the vCPUs' time, at the begin and at the end."""
+        for tid in self.vcpus:
+            seen = self.schedule.setdefault(tid, [])
+            if not seen or not self.is_over():
+                seen.append(run_delay(tid))
+
     def sample(self) -> None:
         """Read what has to be asked for: the balloon, and counts of requests where there are no events."""
         if self.ended or self.gone:
@@ -345,8 +350,6 @@ class Guest:
     def finish(self) -> None:
         """The last readings, before it is switched off."""
         self.sample()
-        for tid, seen in self.schedule.items():
-            seen.append(run_delay(tid) if not self.is_over() else seen[-1])
         self._stamp()
         self._measure()
 

@@ -81,18 +81,19 @@ class Memory:
         made: list[Batch] = []
         before = self.deltas[0].taken_ns if self.deltas else 0
         for delta in self.deltas:
-            page, value, count = delta.pages, delta.values, len(delta.pages)
+            page, value = delta.pages, delta.values
+            count = len(page)
             if count:
                 at: dict[str, Any] = {"object": number, "page": first_page + page, "pages": 1}
-                flags = FLAG_WRITE | FLAG_SAMPLED
+                written = FLAG_WRITE | FLAG_SAMPLED
                 if delta is self.deltas[0]:
                     found = np.array(runs(page), np.int64)
                     when = np.full(len(found), delta.taken_ns)
                     place, pages = first_page + found[:, 0], found[:, 1]
-                    made.append(rows("touch", thread, when, object=number, page=place, pages=pages, flags=flags))
+                    made.append(rows("touch", thread, when, object=number, page=place, pages=pages, flags=written))
                 else:
                     spread = before + (delta.taken_ns - before) * np.arange(count) // count
-                    made.append(rows("touch", thread, spread, flags=flags, **at))
+                    made.append(rows("touch", thread, spread, flags=written, **at))
                 shared = (value == np.uint64(ZERO_PAGE)) | np.isin(value, common)
                 flags = np.where(shared, FLAG_COMMON, 0)
                 made.append(rows("content", thread, np.full(count, delta.taken_ns), content=value, flags=flags, **at))

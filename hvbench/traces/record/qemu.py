@@ -99,6 +99,8 @@ class Run:
         self.started_at = time.time()
         self.start_ns = time.monotonic_ns()
         self.real_minus_mono_ns = time.time_ns() - time.monotonic_ns()
+        for guest in self.guests:
+            guest.count()
         self._next_sample = time.monotonic()
         self._next_snapshot = time.monotonic()
         if not self.options.snapshot_s:
@@ -146,7 +148,7 @@ class Run:
         with Session(root, buffer * 1024, EVENTS, ("sched:sched_switch",)) as session:
             self.missing = dict(session.missing)
             self.clock = session.clock
-            session.follow_threads(self.vcpu_threads())
+            session.only_threads(self.vcpu_threads())
             timeline = self._timeline()
             session.start()
             try:
@@ -204,6 +206,8 @@ class Run:
     def _end(self) -> None:
         """The last snapshot and readings; `wall_s` is what the recording lasted."""
         end_ns = time.monotonic_ns()
+        for guest in self.guests:
+            guest.count()
         try:
             for guest in self.guests:
                 for memory_ in guest.memories:
