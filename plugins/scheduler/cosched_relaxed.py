@@ -88,7 +88,7 @@ class Params:
         1_000_000,
         unit="ns",
         low=0,
-        help="a woken VM preempts one that is so much virtual time ahead",
+        help="a VM that woke preempts one that is so much virtual time ahead, at once or at a tick",
         source="choice of this project",
     )
     bandwidth_period_ns: int = param(
@@ -98,10 +98,11 @@ class Params:
 
 @state("vcpu")
 class Member:
-    """An entity: whether it waits, whether it is co-stopped; of a leader also what its gang has had."""
+    """An entity: whether it waits, is co-stopped, woke and has not run yet; of a leader also what its gang has had."""
 
     queued: int = 0
     held: int = 0
+    woken: int = 0
     waiting: int = 0
     vtime_ns: int = 0
 
@@ -225,6 +226,7 @@ def sched_wake(host, vcpu, now):
     leader = leader_of(host, vcpu)
     gang = host.vcpu[leader]
     gang.vtime_ns = max(gang.vtime_ns, host.own.floor_ns)
+    host.vcpu[vcpu].woken = 1
     queue(host, vcpu)
 
 
@@ -263,7 +265,14 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
 @hookimpl
 def sched_tick(host, pcpu, vcpu, now):
     charge(host, pcpu, now)
-    check_skew(host, leader_of(host, vcpu), now)
+    leader = leader_of(host, vcpu)
+    check_skew(host, leader, now)
+    # one that woke when this one was not far enough ahead does not wait for the end of the quantum
+    first = order_first(host, host.box.gangs)
+    if first >= 0 and host.vcpu[first].vtime_ns + host.params.preempt_lag_ns < host.vcpu[leader].vtime_ns:
+        member = member_for(host, first, pcpu, now)
+        if member >= 0 and host.vcpu[member].woken == 1:
+            kick(host, pcpu)
 
 
 @hookimpl
@@ -280,6 +289,7 @@ def sched_pick_next(host, pcpu, prev, now):
         if vcpu < 0:
             return IDLE, 0
     unqueue(host, vcpu)
+    host.vcpu[vcpu].woken = 0
     p.runs = vcpu
     p.since_ns = now
     vtime_ns = host.vcpu[leader_of(host, vcpu)].vtime_ns

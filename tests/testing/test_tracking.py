@@ -49,7 +49,12 @@ def test_tiny(hvbench_benchmark):
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
+def project(pytester: pytest.Pytester, kernel: object) -> pytest.Pytester:
+    """A project of an author. Its tests run in this process: what they import is forgotten after each run, which Numba
+    cannot bear, so that all of it is imported before."""
+    from numba.core.registry import cpu_target
+
+    cpu_target.target_context.refresh()
     (pytester.path / "tiny.toml").write_text(WORKLOAD)
     write_policy(pytester, 2_000_000)
     write_test(pytester, '["slowdown_geomean", "wakeup_latency_p99_ns"]')
