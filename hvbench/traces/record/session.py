@@ -21,7 +21,7 @@ from hvbench import __version__
 from hvbench.errors import UserError
 from hvbench.traces.check import require_valid
 from hvbench.traces.format import PAGE_SIZE, SALT, Trace, make_trace, name_hash, write_trace
-from hvbench.traces.record import procfs
+from hvbench.traces.record import block_requests, procfs
 from hvbench.traces.record.builder import Builder, Selection
 from hvbench.traces.record.ftrace import Capture, in_nanoseconds, parse
 from hvbench.traces.record.target import Launched, Target, attached, group
@@ -76,6 +76,7 @@ class Recording:
     recorder_cpu_s: float = 0.0
     clock: str = "mono"
     interrupted: bool = False
+    blocks: Capture = field(factory=Capture)  # block requests of the whole machine
 
     def contents(self) -> set[int]:
         return {value for states in [self.before, *self.snapshots] for s in states for value in s.contents.values()}
@@ -182,8 +183,9 @@ def run_once(options: Options, root: Path) -> Recording:
     """One run of the command under a tracing session of its own."""
     buffer = options.buffer_mib or default_buffer_mib()
     recording = Recording(Capture(), 0, time.time())
-    with Session(root, buffer * 1024) as session:
-        recording.missing = dict(session.missing)
+    about = block_requests.EVENTS
+    with Session(root, buffer * 1024) as session, Session(root, buffer * 256, about, (), "-block") as blocks:
+        recording.missing = {**session.missing, **blocks.missing}
         recording.clock = session.clock
         target = target_of(options)
         try:
@@ -202,6 +204,7 @@ def run_once(options: Options, root: Path) -> Recording:
             steal = procfs.steal_ns()
             begin = time.monotonic()
             recording.start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            blocks.start()
             session.start()
             if target.waits and not options.delay_s:
                 target.go()
@@ -210,6 +213,7 @@ def run_once(options: Options, root: Path) -> Recording:
             except KeyboardInterrupt:
                 recording.interrupted = True
             session.stop()
+            blocks.stop()
             recording.wall_s = time.monotonic() - begin
             recording.steal_ns = procfs.steal_ns() - steal
             spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -219,7 +223,8 @@ def run_once(options: Options, root: Path) -> Recording:
         finally:
             target.end()
         recording.capture = parse(session.lines())
-        recording.lost = session.lost() + recording.capture.lost
+        recording.blocks = parse(blocks.lines(), block_requests.READERS)
+        recording.lost = session.lost() + recording.capture.lost + blocks.lost() + recording.blocks.lost
     return recording
 
 
@@ -325,7 +330,18 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
     if not len(built.columns["op"]):
         raise UserError("nothing was recorded: no process matched --tier, or the command did nothing")
     meta = {"format": 1, **header(options, recording), **built.meta}
+    measured = _blocks(recording, builder)
+    if measured:
+        meta["recorded"] = measured
     return make_trace(meta, built.columns)
+
+
+def _blocks(recording: Recording, builder: Builder) -> dict[str, Any]:
+    """What was measured of the job's block requests."""
+    threads = frozenset(thread.tid for process in builder.guests() for thread in process.threads)
+    requests = block_requests.Requests(threads)
+    requests.add(in_nanoseconds(recording.blocks))
+    return requests.summary()
 
 
 def described(options: Options) -> str:
