@@ -41,6 +41,7 @@ from hvbench.policy import (
     may_run,
     order_after,
     order_first,
+    order_len,
     order_put,
     order_remove,
     param,
@@ -101,23 +102,27 @@ class Member:
     members: int = 0
     placed: int = 0
     costopped: int = 0
+    counted: int = 0
     vtime_ns: int = 0
 
 
 @state("pcpu")
 class Pcpu:
-    """Whom this pCPU is given to, who runs here, and since when time is charged."""
+    """Whom this pCPU is given to, who runs here, and since when time is charged; waiting gangs that want pcpu + 1."""
 
     given_to: int = -1
     runs: int = -1
     since_ns: int = 0
+    wanted_by: int = 0
 
 
 @state("host")
 class Own:
-    """Virtual time of the gang placed last: nobody who slept is further behind. What is known of one placement."""
+    """Virtual time of the gang placed last: nobody who slept is further behind. pCPUs there are; pinned gangs waiting."""
 
     floor_ns: int = 0
+    online: int = 0
+    pinned: int = 0
 
 
 # giving and taking pCPUs -----------------------------------------------------------------------------------------
@@ -172,18 +177,67 @@ def capacity(host, leader, spare):
 
 def wanted(host, leader):
     """pCPUs that a gang needs to be placed: one for each member awake, if the host has so many for it."""
+    if host.vcpu[leader].affinity == 0:
+        return min(host.vcpu[leader].members, host.own.online)
     return capacity(host, leader, 0)
+
+
+def fits(host, leader, need):
+    """Whether a gang could be given `need` pCPUs now."""
+    if host.vcpu[leader].affinity == 0:
+        return order_len(host, host.box.spare) >= need
+    return capacity(host, leader, 1) >= need
+
+
+# gangs that wait -------------------------------------------------------------------------------------------------
+
+
+def count_waiting(host, leader, members):
+    """Note how many members of a waiting gang are awake; 0: it does not wait any more."""
+    gang = host.vcpu[leader]
+    if gang.affinity != 0:
+        host.own.pinned += (1 if members > 0 else 0) - (1 if gang.counted > 0 else 0)
+    else:
+        if gang.counted > 0:
+            host.pcpu[min(gang.counted, host.pcpus) - 1].wanted_by -= 1
+        if members > 0:
+            host.pcpu[min(members, host.pcpus) - 1].wanted_by += 1
+    gang.counted = members
+
+
+def let_wait(host, leader):
+    """A gang waits, behind those with less virtual time."""
+    order_put(host, host.box.gangs, leader, host.vcpu[leader].vtime_ns)
+    count_waiting(host, leader, host.vcpu[leader].members)
+
+
+def end_wait(host, leader):
+    order_remove(host, host.box.gangs, leader)
+    count_waiting(host, leader, 0)
+
+
+def any_fits(host):
+    """Whether a waiting gang might be placed on what is spare; of a pinned one that is not known without a look."""
+    spare = order_len(host, host.box.spare)
+    if spare == 0:
+        return False
+    if host.own.pinned > 0 or spare >= host.own.online:
+        return True
+    for few in range(spare):
+        if host.pcpu[few].wanted_by > 0:
+            return True
+    return False
 
 
 def place(host, leader):
     """Give every member that is awake a pCPU, if there are enough; 1 if that was done."""
     need = wanted(host, leader)
-    if need == 0 or capacity(host, leader, 1) < need:
+    if need == 0 or not fits(host, leader, need):
         return 0
     gang = host.vcpu[leader]
     gang.placed = 1
     gang.costopped = 0
-    order_remove(host, host.box.gangs, leader)
+    end_wait(host, leader)
     host.own.floor_ns = max(host.own.floor_ns, gang.vtime_ns)
     for _ in range(need):
         chosen = NONE
@@ -206,7 +260,7 @@ def evict(host, leader):
     for vcpu in range(leader, leader + size_of(host, leader)):
         take(host, vcpu)
     if gang.members > 0:
-        order_put(host, host.box.gangs, leader, gang.vtime_ns)
+        let_wait(host, leader)
 
 
 def costop_gang(host, leader):
@@ -224,9 +278,11 @@ def fill(host, most):
     """Place waiting gangs, in order, on what is free."""
     leader = order_first(host, host.box.gangs)
     looked = 0
-    while leader >= 0 and looked < most and order_first(host, host.box.spare) >= 0:
+    hope = any_fits(host)
+    while leader >= 0 and looked < most and hope:
         after = order_after(host, host.box.gangs, leader)
-        place(host, leader)
+        if place(host, leader) == 1:
+            hope = any_fits(host)
         leader = after
         looked += 1
 
@@ -244,7 +300,7 @@ def charge(host, pcpu, now):
     gang = host.vcpu[leader]
     gang.vtime_ns += virtual(host, leader, ran)
     if gang.placed == 0 and gang.members > 0:
-        order_put(host, host.box.gangs, leader, gang.vtime_ns)
+        let_wait(host, leader)
     charge_quota(host, p.runs, ran)
 
 
@@ -303,6 +359,7 @@ def sched_tick(host, pcpu, vcpu, now):
 
 @hookimpl
 def sched_pcpu_online(host, pcpu, now):
+    host.own.online += 1
     order_put(host, host.box.spare, pcpu, pcpu)
     fill(host, MOST_LOOKED_AT)
 
@@ -310,6 +367,7 @@ def sched_pcpu_online(host, pcpu, now):
 @hookimpl
 def sched_pcpu_offline(host, pcpu, now):
     holder = host.pcpu[pcpu].given_to
+    host.own.online -= 1
     order_remove(host, host.box.spare, pcpu)
     if holder >= 0:
         evict(host, leader_of(host, holder))
@@ -339,7 +397,7 @@ def sched_wake(host, vcpu, now):
         return
     if gang.members == 1:
         gang.vtime_ns = max(gang.vtime_ns, host.own.floor_ns - host.params.timeslice_ns)
-    order_put(host, host.box.gangs, leader, gang.vtime_ns)
+    let_wait(host, leader)
     if make_room(host, leader, now) == 1:
         fill(host, MOST_LOOKED_AT)
     elif gang.costopped == 1:
@@ -365,8 +423,10 @@ def sched_sleep(host, vcpu, now):
     if gang.members == 0:
         gang.placed = 0
         gang.costopped = 0
-        order_remove(host, host.box.gangs, leader)
-    elif gang.placed == 1 and gang.members >= capacity(host, leader, 0):
+        end_wait(host, leader)
+    elif gang.placed == 0:
+        count_waiting(host, leader, gang.members)
+    else:
         # a gang too large for the host: a sibling takes over
         for other in range(leader, leader + size_of(host, leader)):
             if host.vcpu[other].awake == 1 and host.vcpu[other].given < 0:
