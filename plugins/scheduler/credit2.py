@@ -40,6 +40,7 @@ from hvbench.policy import (
     may_run,
     order_after,
     order_first,
+    order_len,
     order_put,
     order_remove,
     param,
@@ -310,9 +311,13 @@ def reset(host, queue, chosen, now):
             if v.cap > 0 and v.budget_ns <= 0:
                 ask(host, v.pcpu)
         v.credit = min(v.credit + amount, CREDIT_INIT + CARRYOVER_MAX)
-        if v.queued == 1:
-            enqueue(host, vcpu)
         vcpu = fifo_next(host, host.box.members + queue, vcpu)
+    # those that wait keep their order, also those of as many credits
+    vcpu = order_first(host, host.box.runq + queue)
+    for _ in range(order_len(host, host.box.runq + queue)):
+        after = order_after(host, host.box.runq + queue, vcpu)
+        enqueue(host, vcpu)
+        vcpu = after
 
 
 def grab(host, vcpu, now):
