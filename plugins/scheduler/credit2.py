@@ -493,21 +493,13 @@ def balance(host, queue, now):
     pull = fifo_first(host, host.box.members + farthest)
     while pull >= 0:
         count_entity(host, pull, now)
-        if movable(host, pull, queue):
-            apart = abs(gap + 2 * host.vcpu[pull].avgload)
-            if apart < difference:
-                difference = apart
-                best_pull = pull
         pull = fifo_next(host, host.box.members + farthest, pull)
+    # of several that even it out as well, the first in Xen's order: swaps and a push, for each one here; then pulls
     push = fifo_first(host, host.box.members + queue)
     while push >= 0:
         count_entity(host, push, now)
         if movable(host, push, farthest):
             pushed = gap - 2 * host.vcpu[push].avgload
-            if abs(pushed) < difference:
-                difference = abs(pushed)
-                best_push = push
-                best_pull = -1
             pull = fifo_first(host, host.box.members + farthest)
             while pull >= 0:
                 apart = abs(pushed + 2 * host.vcpu[pull].avgload)
@@ -516,7 +508,19 @@ def balance(host, queue, now):
                     best_push = push
                     best_pull = pull
                 pull = fifo_next(host, host.box.members + farthest, pull)
+            if abs(pushed) < difference:
+                difference = abs(pushed)
+                best_push = push
+                best_pull = -1
         push = fifo_next(host, host.box.members + queue, push)
+    pull = fifo_first(host, host.box.members + farthest)
+    while pull >= 0:
+        apart = abs(gap + 2 * host.vcpu[pull].avgload)
+        if apart < difference and movable(host, pull, queue):
+            difference = apart
+            best_push = -1
+            best_pull = pull
+        pull = fifo_next(host, host.box.members + farthest, pull)
     if best_push >= 0:
         move(host, best_push, farthest, now)
     if best_pull >= 0:
