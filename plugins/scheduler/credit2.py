@@ -16,7 +16,13 @@ Claims: weight-proportional within a runqueue, starvation-free, caps. Not work-c
 balanced at resets only, so that a pCPU may idle beside another queue that waits; and within a queue an idle pCPU leaves
 an entity of another one alone whose credits are within `migrate_resist_ns` of the least there are.
 
-Not modelled: soft affinity, sched_smt_power_savings. A core whose threads all idle is preferred, as in Xen. Caps of all
+Proportional in CPU time, not in work. Once credits are level everybody's turn is the rate limit, whatever the weight: a
+light entity has fewer turns, waits longer between them, and finds less of its cache each time. CPU time itself misses
+the weights by about 1 % where entities migrate: the compensation is in credits, which are the more time the heavier one
+is. A rate limit that costs an entity more than 20 ms of credits gives it time for which it is never charged.
+
+Not modelled: soft affinity, sched_smt_power_savings. Whether queues are uneven enough is judged by the loads of the two
+that are compared, where Xen takes the last of its list for the other one. A core whose threads all idle is preferred, as in Xen. Caps of all
 VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks at the next one, where
 Xen leaves it until it is tickled.
 """
