@@ -22,9 +22,9 @@ the weights by about 1 % where entities migrate: the compensation is in credits,
 is. A rate limit that costs an entity more than 20 ms of credits gives it time for which it is never charged.
 
 Not modelled: soft affinity, sched_smt_power_savings. Whether queues are uneven enough is judged by the loads of the two
-that are compared, where Xen takes the last of its list for the other one. A core whose threads all idle is preferred, as in Xen. Caps of all
-VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks at the next one, where
-Xen leaves it until it is tickled.
+that are compared, where Xen takes the last of its list for the other one. A core whose threads all idle is preferred,
+as in Xen. Caps of all VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks
+at the next one, where Xen leaves it until it is tickled.
 """
 
 from __future__ import annotations
