@@ -206,6 +206,15 @@ def test_without_tracefs_counters_are_sampled(tmp_path: Path, make: Make, monkey
     assert any("samples of the vCPUs are missing" in text for text in trace.meta["degraded"])
 
 
+def test_lost_events_are_in_the_trace(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tracefs.find_tracefs()[0] is None:
+        pytest.skip(tracefs.find_tracefs()[1])
+    monkeypatch.setattr(tracefs.Session, "lost", lambda self: 9)
+    trace, said = record(tmp_path, make())
+    assert trace.meta["lost_events"] == 9 and "9 events lost" in said[1]
+    assert any("9 events were lost" in text for text in trace.meta["degraded"])
+
+
 # ends -------------------------------------------------------------------------------------------------------------
 
 
