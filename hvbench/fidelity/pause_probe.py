@@ -61,7 +61,7 @@ def ask(folder: Path) -> None:
 
 
 def by_pause(events: Iterable[Event], device: str) -> dict[int, list[int]]:
-    """Latencies of requests of 16 KiB by the pause before them, ns; those that found the device at work are left out."""
+    """Latencies of requests of 16 KiB by the pause before them, ns, but for those that found the device at work."""
     reader = Reader([], 0)
     for event in events:
         if event.name.startswith("block") and event.args[0] == device:
@@ -82,7 +82,9 @@ def medians(found: dict[int, list[int]]) -> dict[str, Any]:
     """What is kept. Raises UserError where a pause has too few requests."""
     few = [f"{pause} ms: {len(took)}" for pause, took in found.items() if len(took) < LEAST]
     if few:
-        raise UserError(f"too few requests after a pause ({', '.join(few)}): others use the disk; repeat when it is idle")
+        raise UserError(
+            f"too few requests after a pause ({', '.join(few)}): others use the disk; repeat when it is idle"
+        )
     return {
         "size_bytes": SIZE,
         "kernel": platform.release(),

@@ -154,9 +154,9 @@ BAR = Bar(
     read=read,
     notes=(
         "A request's latency is taken from its issue to its completion, as the recording has it.",
-        "The disk is a virtual machine's: after a pause it answers later, as a probe without the job found (69 µs for "
-        "16 KiB after 1 ms, 106 after 8, 158 after 32). That probe is younger than the recording and of another machine "
-        "of the same kind; after 1 ms both probes say the same.",
+        "The disk is a virtual machine's, and answers later after a pause, as a probe without the job found (69 µs for "
+        "16 KiB after 1 ms, 106 µs after 8 ms, 158 µs after 32 ms). That probe is younger than the recording, and of a "
+        "machine of the same kind; the recording's own probe, after 1 ms only, says 71 µs.",
         "The machine was saturated, so that the sum of waits alone tells little: one pCPU instead of two meets it.",
     ),
     controls={

@@ -17,12 +17,13 @@ from hvbench.cell import Cell, CellResult
 from hvbench.fidelity.numbers import Inputs
 from hvbench.fidelity.stage import Stage, ns
 from hvbench.traces.format import FLAG_WRITE
-from hvbench.traces.synthetic import Script, memory_image, rows
+from hvbench.traces.synthetic import Script, in_turn, memory_image, repeated, rows
 
 COMMANDS = Path(__file__).parent / "policies" / "balloon_commands.py"
 MODELS = NO_COMMANDS, NEVER_DEFLATES = "no-commands", "never-deflates"
 PAGES_PER_MIB = 256
 KB_PER_PAGE = 4
+TICK_NS = 100_000_000
 SPANS = {"before": ("13.681", "14.191"), "inflated": ("14.699", "15.207"), "deflated": ("23.826", "24.835")}
 """Readings without a hashing between them: before the first command, after it, and after the second; s."""
 
@@ -41,6 +42,11 @@ def guest(inputs: Inputs) -> Script:
         rows("sleep", duration_ns=removes - writes),
         rows("free", object=region, page=kept, pages=written - kept),
         rows("sleep", duration_ns=ends - removes),
+    )
+    # the guest's own ticks
+    script.thread(
+        repeated(in_turn(rows("compute", user_ns=10_000), rows("sleep", duration_ns=TICK_NS)), ends // TICK_NS),
+        process=1,
     )
     return script
 

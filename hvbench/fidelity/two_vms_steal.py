@@ -6,11 +6,12 @@ and so what is left is windows of 1.5 s. Each window is a cell of its own, begun
 that nothing drifts from one into the next.
 
 The replay has the scheduling events of vcpu_sched.txt.gz, as `contended_convert` reads them: a thread is a vCPU, a
-session a VM. The recorder started both QEMUs, without a session of their own (recipe/vmrec.py): the three are one group,
-and replay closed-loop. Everybody else is open-loop load, a process a group. The events are those in which a QEMU thread
-takes part, so:
+session a VM. The recorder started both QEMUs, without a session of their own (recipe/vmrec.py): the three are one
+group, and replay closed-loop. Everybody else is open-loop load, a process a group. The events are those in which a QEMU
+thread takes part, so:
 
-- a task found running on a CPU that nobody was seen to take came to run when it was woken;
+- a switch from another task to a QEMU thread is always there, one from idleness not always: a QEMU thread found
+  running where it was not seen to come took an idle CPU when it was woken;
 - what others ran is known where a switch from or to a QEMU thread shows it; a stretch that ends in idleness kept no
   QEMU thread waiting, is of unknown length, and left out;
 - who woke a thread on another CPU by an interrupt is not known: that wait is kept as long as it was.
@@ -97,14 +98,14 @@ class PartialReader(Reader):
     def _unseen(self, known: int, event: Event) -> None:
         """Somebody else runs on a CPU than was seen to come."""
         self.hidden += 1
-        came = self.task(event.tid) if event.tid else None
-        if known and event.tid:
+        came = self.task(event.tid)
+        ours = event.tid in self.job
+        if known and event.tid and not ours:
             self.leave(known, "S", event.time)
         elif known:
             self._lose(known, event.time)
-        if came is not None and came.state != RUNNING:
-            woken = came.state == RUNNABLE and not known
-            self.enter(event.tid, came.since if woken else event.time)
+        if event.tid and came.state != RUNNING:
+            self.enter(event.tid, came.since if ours and came.state == RUNNABLE else event.time)
 
     def _lose(self, tid: int, now: int) -> None:
         """A task went to sleep, and its CPU idle, nobody knows when."""
@@ -161,8 +162,11 @@ def recorded_events(path: Path) -> list[Event]:
     return [event._replace(time=event.time - found[0].time) for event in found]
 
 
-def convert(events: list[Event], start: int, end: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata and columns of a window's trace, with `SLACK_NS` behind it; the vCPUs are the job's threads 0 and 1."""
+def convert(events: list[Event], start: int, end: int, others: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metadata and columns of a window's trace, with `SLACK_NS` behind it; the vCPUs are the job's threads 0 and 1.
+
+    Without `others` only the QEMUs and the recorder are in it.
+    """
     process = {event.tid: event.tgid for event in events if event.tgid}
     job = [*VCPUS, *sorted({tid for tid, of in process.items() if of in (*QEMU, RECORDER)} - set(VCPUS))]
     reader = read_window(events, job, start, end + SLACK_NS)
@@ -171,7 +175,7 @@ def convert(events: list[Event], start: int, end: int) -> tuple[dict[str, Any], 
     numbers = {tid: number for number, tid in enumerate(job)}
     for tid in [*job, *sorted(set(reader.tasks) - set(job) - {0})]:
         task = reader.tasks.get(tid)
-        if tid not in numbers and (task is None or not task.rows):
+        if tid not in numbers and (not others or task is None or not task.rows):
             continue
         number = len(threads)
         tier = JOB if tid in numbers else f"process-{process.get(tid, tid)}"
@@ -180,7 +184,8 @@ def convert(events: list[Event], start: int, end: int) -> tuple[dict[str, Any], 
             thread["replay"] = "open"
         threads.append(thread)
         # who did not exist yet sleeps
-        mine = task.rows if task is not None and task.rows else [(OPS["sleep"], start, 0, 0, 0, -1, end + SLACK_NS - start)]
+        asleep = (OPS["sleep"], start, 0, 0, 0, -1, end + SLACK_NS - start)
+        mine = task.rows if task is not None and task.rows else [asleep]
         rows += [(number, row[0], row[1] - start, *row[2:]) for row in sorted(mine, key=lambda row: row[1])]
     names = ("thread", "op", "time_ns", "user_ns", "page", "pages", "peer", "duration_ns")
     columns = {name: np.array([row[i] for row in rows], np.int64) for i, name in enumerate(names)}
@@ -211,16 +216,14 @@ def cells(stage: Stage, folder: Path, inputs: Inputs, model: str) -> dict[str, C
     )
     for number, window in enumerate(windows(folder / STATISTICS)):
         name = f"two-vms-steal-{number}"
-        meta, columns = convert(events, window.start, window.end)
+        if model == NOBODY_ELSE:
+            name += f"-{model}"
+        meta, columns = convert(events, window.start, window.end, others=model != NOBODY_ELSE)
         write_trace(stage.folder / f"{name}.parquet", meta, columns)
         sizes = {tier: sum(thread["tier"] == tier for thread in meta["threads"]) for tier in (JOB, *meta["tiers"])}
-        vms = [
-            task_group(tier, threads, f"./{name}.parquet")
-            for tier, threads in sizes.items()
-            if tier == JOB or model != NOBODY_ELSE
-        ]
+        vms = [task_group(tier, threads, f"./{name}.parquet") for tier, threads in sizes.items()]
         path = stage.workload(
-            name + (f"-{model}" if model else ""),
+            name + (f"-{model}" if model == IDLE_MACHINE else ""),
             settings={
                 "class": "micro",
                 "summary": f"Two QEMU guests and what ran beside them, from {window.start / 1e9:.1f} s",

@@ -1,7 +1,7 @@
 """Balloon commands: the first VM's size, as an operator sets it: one at a time, another later.
 
-Overview: a VM has all of its memory until `first_at_ns`, then `first_size_pages`, and from `second_at_ns` on `second_size_pages`. The
-guest's driver moves 256 pages at a time, one step behind the other, without a pause.
+Overview: a VM has all of its memory until `first_at_ns`, then `first_size_pages`, and from `second_at_ns` on
+`second_size_pages`. The guest's driver moves 256 pages at a time, one step behind the other, without a pause.
 
 Source: QEMU's monitor command `balloon`; Linux 6.1, drivers/virtio/virtio_balloon.c: update_balloon_size_func queues
 itself again until the size is reached, VIRTIO_BALLOON_ARRAY_PFNS_MAX 256.

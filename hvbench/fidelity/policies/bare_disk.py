@@ -1,10 +1,10 @@
 """Bare disk: a request goes to the host's own disk, with nothing between; after a pause the disk answers later.
 
 Overview: what a process of the host does: no adapter, no emulator, no controller of its own; the medium's latency is
-that of its requests from issue to completion. A disk of nothing but software (a virtual machine's, served by a thread of
-the machine below) sleeps when nothing is asked of it, on a processor that sleeps deeper the longer that lasts. What a
-request takes longer after a pause of 2, 4, 8, 16 and 32 ms than after one of 1 ms are parameters, with straight lines
-between; a longer pause counts as 32 ms.
+that of its requests from issue to completion. A virtual machine's disk is software: a thread of the machine below,
+which sleeps when nothing is asked of it, on a processor that sleeps deeper the longer that lasts. What a request takes
+longer after a pause of 2, 4, 8, 16 and 32 ms than after one of 1 ms are parameters, with straight lines between; a
+longer pause counts as 32 ms.
 
 Source: none; the medium's own numbers are the workload's, `python -m hvbench.fidelity.pause_probe` measures the rest.
 
