@@ -234,11 +234,11 @@ BAR = Bar(
         "b.ratio": (
             "the disk's demand cannot be had from the unweighted curve. Eight domains make 1.62 times the transactions "
             "of one where two make 1.98 times: a disk that limits eight to that would limit two to less, whether it "
-            "takes the same time always or its heads seek between the domains (python -m hvbench.fidelity.fb5 --heads). "
-            "The best fit is next to no demand, and then bvt honours weights. The published totals do not agree on one "
-            "disk either: weights cost no CPU, but the total falls from 2685 to 2104 a second, for want of a disk that "
-            "had served 2685. The mechanism is there: a disk with 0.4 of the CPU's demand gives 3.6 (--ratios), but "
-            "nothing published says 0.4"
+            "takes the same time always or has heads that seek between the domains (python -m hvbench.fidelity.fb5 "
+            "--heads). The best fit is next to no demand, and then bvt honours weights. The published totals do not "
+            "agree on one disk either: weights cost no CPU, but the total falls from 2685 to 2104 a second, for want "
+            "of a disk that had served 2685. The mechanism is there: a disk with 0.4 of the CPU's demand gives 3.6 "
+            "(--ratios), but nothing published says 0.4"
         )
     },
     notes=(
