@@ -17,13 +17,15 @@ from hvbench.machine import MOST_PCPUS
 from hvbench.workload import MOST_VMS, Vm, Workload
 
 
-def at_pressure(workload: Workload, cpu: float, memory: float) -> Workload:
+def at_pressure(workload: Workload, cpu: float, memory: float, touched_pages: int | None = None) -> Workload:
     """The workload on a host with `cpu` vCPUs a pCPU and `memory` of the VMs' needs in its memory.
 
     `cpu` is the number of vCPUs over the number of pCPUs; pCPUs are whole, so the ratio that is reached may differ
     (`cpu_overcommit` says it). `memory` is what the VMs are configured with, virtualization's tables included, over
-    what the host has left without the hypervisor and its reserve: at 1.0 a static partition just fits. The name tells
-    the point: `mixed@cpu2-mem1.3`. UserError where the host cannot be made.
+    what the host has left without the hypervisor and its reserve: at 1.0 a static partition just fits. With
+    `touched_pages`, what the VMs hold together where nothing is taken from them, the need is that and the tables: at
+    1.0 all that they use just fits, however much more they were promised. The name tells the point:
+    `mixed@cpu2-mem1.3`, `mixed@cpu2-touched1.3`. UserError where the host cannot be made.
     """
     if not (cpu > 0 and memory > 0 and math.isfinite(cpu) and math.isfinite(memory)):
         raise UserError(f"{workload.name}: overcommit {cpu:g} and {memory:g}: ratios are above 0")
@@ -40,8 +42,9 @@ def at_pressure(workload: Workload, cpu: float, memory: float) -> Workload:
     off = [fault.pcpu for fault in workload.faults if fault.kind == "pcpu" and fault.pcpu >= pcpus]
     if off:
         raise UserError(f"{workload.path}: pCPU {off[0]} fails, and the host would have {pcpus}; leave the fault out")
-    host = attrs.evolve(workload.host, pcpus=pcpus, memory_pages=_memory_pages(workload, memory))
-    name = f"{workload.name}@cpu{cpu:g}-mem{memory:g}"
+    need = _needed_pages(workload) if touched_pages is None else touched_pages + _table_pages(workload)
+    host = attrs.evolve(workload.host, pcpus=pcpus, memory_pages=_memory_pages(workload, memory, need))
+    name = f"{workload.name}@cpu{cpu:g}-{'mem' if touched_pages is None else 'touched'}{memory:g}"
     return attrs.evolve(workload, host=host, settings=attrs.evolve(workload.settings, name=name))
 
 
@@ -61,11 +64,11 @@ def _room_pages(workload: Workload, frames: int) -> int:
     return frames - int(frames * workload.host.reserve_share) - workload.host.hypervisor_pages
 
 
-def _memory_pages(workload: Workload, ratio: float) -> int:
-    """The least memory in which the VMs' needs are `ratio` of the room: at 1.0 a static partition just fits."""
+def _memory_pages(workload: Workload, ratio: float, need: int) -> int:
+    """The least memory in which `need` pages are `ratio` of the room."""
     if workload.host.reserve_share >= 1:
         raise UserError(f"{workload.path}: host.reserve: the hypervisor keeps all of the memory for itself")
-    room = math.ceil(Fraction(_needed_pages(workload)) / Fraction(ratio))
+    room = math.ceil(Fraction(need) / Fraction(ratio))
     frames = math.floor((room + workload.host.hypervisor_pages) / (1 - workload.host.reserve_share))
     while _room_pages(workload, frames) < room:
         frames += 1
@@ -74,11 +77,14 @@ def _memory_pages(workload: Workload, ratio: float) -> int:
 
 def _needed_pages(workload: Workload) -> int:
     """Configured memory and the tables that map all of it."""
+    return sum(vm.spec.memory_pages for vm in workload.vms) + _table_pages(workload)
+
+
+def _table_pages(workload: Workload) -> int:
+    """What virtualization takes for itself to map all configured memory."""
     defaults = MemorySpec(frames=0, vms=(), objects=())
     fixed, ppm = defaults.vm_overhead_pages, defaults.overhead_ppm
-    return sum(
-        vm.spec.memory_pages + fixed + (vm.spec.memory_pages * ppm + 999_999) // 1_000_000 for vm in workload.vms
-    )
+    return sum(fixed + (vm.spec.memory_pages * ppm + 999_999) // 1_000_000 for vm in workload.vms)
 
 
 def with_tenants(workload: Workload, count: int) -> Workload:

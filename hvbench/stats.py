@@ -85,19 +85,22 @@ def response_name(rows: Iterable[Row]) -> str | None:
     return next((name for name in RESPONSES if any(name in row.result.metrics for row in rows)), None)
 
 
-def build_design(rows: Sequence[Row]) -> Design | None:
-    """The largest complete factorial in one workload's rows; None where nothing is left."""
+def build_design(rows: Sequence[Row], response: str | None = None) -> Design | None:
+    """The largest complete factorial in one workload's rows; None where nothing is left.
+
+    `response` is one of `RESPONSES`; without it the first that the rows have.
+    """
     competitors = [
         row
         for row in rows
         if not row.control and not any(row.labels[axis] in names for axis, names in BASELINES.items())
     ]
-    name = response_name(competitors)
-    if name is None:
+    analysed = response or response_name(competitors)
+    if analysed is None:
         return None
     values: dict[tuple[str, ...], dict[int, float]] = {}
     for row in competitors:
-        value = row.result.metrics.get(name)
+        value = row.result.metrics.get(analysed)
         if row.status in MEASURED and value is not None and 0 < value < math.inf:
             values.setdefault(tuple(row.labels[axis] for axis in AXES), {})[row.seed] = math.log(value)
     seeds = sorted({row.seed for row in competitors})
@@ -110,16 +113,16 @@ def build_design(rows: Sequence[Row]) -> Design | None:
     if not all(kept):
         return None
     names_kept = [[levels[i][j] for j in kept[i]] for i in range(len(AXES))]
-    response = np.empty([len(names) for names in names_kept] + [len(seeds)])
-    for index in np.ndindex(*response.shape[:-1]):
+    logs = np.empty([len(names) for names in names_kept] + [len(seeds)])
+    for index in np.ndindex(*logs.shape[:-1]):
         combination = tuple(names[i] for names, i in zip(names_kept, index, strict=True))
-        response[index] = [values[combination][seed] for seed in seeds]
+        logs[index] = [values[combination][seed] for seed in seeds]
     dropped = {
         axis: [name for j, name in enumerate(levels[i]) if j not in kept[i]]
         for i, axis in enumerate(AXES)
         if len(kept[i]) < len(levels[i])
     }
-    return Design(dict(zip(AXES, names_kept, strict=True)), seeds, response, dropped)
+    return Design(dict(zip(AXES, names_kept, strict=True)), seeds, logs, dropped)
 
 
 def complete_subfactorial(present: np.ndarray[Any, np.dtype[np.bool_]]) -> list[list[int]]:

@@ -17,6 +17,7 @@ from attrs import define
 from hvbench import stats
 from hvbench.axes import AXES, EQUIPMENT_AXES, POLICY_AXES
 from hvbench.cell import MEASURED, Cell, Choice
+from hvbench.errors import UserError
 from hvbench.matrix import make_cells
 from hvbench.pressure import at_pressure, cpu_overcommit
 from hvbench.store import Row
@@ -25,8 +26,10 @@ from hvbench.workload import Workload
 CPU_OVERCOMMIT = (0.5, 1.0, 2.0, 4.0)
 MEMORY_OVERCOMMIT = (0.7, 1.0, 1.3, 1.6)
 
-MATERIAL = 1.01
-"""A best choice less than 1 % ahead of the worst decides nothing (choice of this project)."""
+MATERIAL = {"slowdown_geomean": 1.01, "request_latency_p99_ns": 1.05}
+"""A best choice less far ahead of the worst decides nothing (choice of this project). Percentiles come from buckets
+that are 1/32 wide (`hvbench.kernel.histogram`), so that less than two buckets may be none."""
+SLOWDOWN = stats.RESPONSES[0]
 
 INTERACTION: stats.Effect = POLICY_AXES
 
@@ -39,6 +42,8 @@ class Point:
     base: str
     cpu: float
     memory: float
+    touched: bool = False
+    """Whether `memory` counts what the VMs touch instead of what they are configured with."""
 
 
 @define(frozen=True)
@@ -52,7 +57,7 @@ class Effect:
 
 @define(frozen=True)
 class Finding:
-    """What was measured at a point. Shares are of the variance of log slowdown over the policies."""
+    """What was measured at a point. Shares are of the variance of log response over the policies."""
 
     point: Point
     cpu_reached: float
@@ -61,6 +66,7 @@ class Finding:
     shares: dict[stats.Effect, stats.Share]
     effects: dict[str, Effect]
     statuses: dict[str, int]
+    response: str = SLOWDOWN
 
     @property
     def strongest(self) -> str:
@@ -69,13 +75,29 @@ class Finding:
         if len(known) < len(POLICY_AXES):
             return ""
         top = max(known, key=lambda axis: self.effects[axis].ratio)
-        return top if self.effects[top].ratio >= MATERIAL else "neither"
+        return top if self.is_material(top) else "neither"
+
+    def is_material(self, axis: str) -> bool:
+        """Whether a choice on the axis decides anything here."""
+        return axis in self.effects and self.effects[axis].ratio >= MATERIAL[self.response]
 
 
-def grid(workloads: Iterable[Workload], cpus: Sequence[float], memories: Sequence[float]) -> list[Point]:
-    """Every workload at every pressure."""
+def grid(
+    workloads: Iterable[Workload],
+    cpus: Sequence[float],
+    memories: Sequence[float],
+    touched_pages: Mapping[str, int] | None = None,
+) -> list[Point]:
+    """Every workload at every pressure; with `touched_pages` of each, memory is counted against these."""
+    touched = touched_pages or {}
     return [
-        Point(at_pressure(workload, cpu, memory), workload.name, cpu, memory)
+        Point(
+            at_pressure(workload, cpu, memory, touched.get(workload.name)),
+            workload.name,
+            cpu,
+            memory,
+            workload.name in touched,
+        )
         for workload in workloads
         for cpu, memory in itertools.product(cpus, memories)
     ]
@@ -97,12 +119,33 @@ def cells_of(
     return list(cells.values())
 
 
-def analyse(point: Point, rows: Sequence[Row], fixed: Mapping[str, Choice]) -> Finding:
-    """Read what the cells of a point say."""
+def roomy_cell(workload: Workload, static: Mapping[str, Choice]) -> Cell:
+    """The cell that says what the VMs touch: memory for all that they are configured with, and a policy that leaves
+    it to them."""
+    made = at_pressure(workload, cpu_overcommit(workload), 1.0)
+    return Cell(made, dict(static), 1, made.horizon_ns, made.warmup_ns)
+
+
+def touched_pages(workload: Workload, row: Row | None) -> int:
+    """Machine pages that the VMs of a roomy cell held together, averaged over what was measured. UserError without."""
+    if row is None or row.status not in MEASURED:
+        why = "interrupted" if row is None else f"{row.status}, {row.result.reason}"
+        raise UserError(f"{workload.name}: what its VMs touch was not measured: {why}")
+    return math.ceil(row.result.metrics["resident_pages_avg"])
+
+
+def responses_of(rows: Iterable[Row]) -> list[str]:
+    """What can be analysed: slowdown where it was measured, the response time of requests where they are marked."""
+    known = {name for row in rows for name in row.result.metrics}
+    return [name for name in stats.RESPONSES if name in known] or [SLOWDOWN]
+
+
+def analyse(point: Point, rows: Sequence[Row], fixed: Mapping[str, Choice], response: str = SLOWDOWN) -> Finding:
+    """Read what the cells of a point say of a response (one of `stats.RESPONSES`)."""
     rows = [row for row in rows if not row.control]
     apart = {varied: _only(rows, varied, fixed) for varied in (POLICY_AXES, EQUIPMENT_AXES)}
     effects: dict[str, Effect] = {}
-    designs = {varied: stats.build_design(same) for varied, same in apart.items()}
+    designs = {varied: stats.build_design(same, response) for varied, same in apart.items()}
     for varied, design in designs.items():
         if design is None:
             continue
@@ -116,7 +159,7 @@ def analyse(point: Point, rows: Sequence[Row], fixed: Mapping[str, Choice]) -> F
     for row in rows:
         statuses[row.status] = statuses.get(row.status, 0) + 1
     return Finding(
-        point, cpu_overcommit(point.workload), policies, len(apart[POLICY_AXES]), shares, effects, statuses
+        point, cpu_overcommit(point.workload), policies, len(apart[POLICY_AXES]), shares, effects, statuses, response
     )
 
 
@@ -132,24 +175,36 @@ def _only(rows: Iterable[Row], varied: Sequence[str], fixed: Mapping[str, Choice
 def verdict(findings: Sequence[Finding]) -> list[str]:
     """The answer in sentences: per workload, where memory policy matters most, where the scheduler, where neither."""
     said = []
-    for base in dict.fromkeys(finding.point.base for finding in findings):
-        same = [finding for finding in findings if finding.point.base == base]
+    for same in together(findings):
         where = {name: [f for f in same if f.strongest == name] for name in ("memory", "scheduler", "neither", "")}
         parts = [
             f"{text} at {len(where[name])} ({_range(where[name])})"
             for name, text in (
                 ("memory", "memory policy matters most"),
                 ("scheduler", "the scheduler matters most"),
-                ("neither", f"neither makes {100 * (MATERIAL - 1):g} %"),
+                ("neither", f"neither makes {100 * (MATERIAL[same[0].response] - 1):.0f} %"),
                 ("", "too few cells were measured"),
             )
             if where[name]
         ]
-        said.append(f"{base}: of {len(same)} points, {'; '.join(parts)}.")
+        said.append(f"{subject(same)}: of {len(same)} points, {'; '.join(parts)}.")
         equipment = _largest_equipment(same)
         if equipment:
             said.append(equipment)
     return said
+
+
+def together(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings by workload and response, in the order in which they come."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault((finding.point.base, finding.response), []).append(finding)
+    return list(found.values())
+
+
+def subject(same: Sequence[Finding]) -> str:
+    """What findings of one workload and response speak of."""
+    return same[0].point.base + ("" if same[0].response == SLOWDOWN else ", p99 response time")
 
 
 def _range(findings: Sequence[Finding]) -> str:
@@ -175,8 +230,8 @@ def _largest_equipment(findings: Sequence[Finding]) -> str:
             more += other > policy
     if not known:
         return ""
-    base = findings[0].point.base
-    return f"{base}: at {more} of {known} points some choice of equipment does more than any choice of policy."
+    said = f"at {more} of {known} points some choice of equipment does more than any choice of policy"
+    return f"{subject(findings)}: {said}."
 
 
 def measured(finding: Finding) -> int:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hvbench.axes import AXES
 from hvbench.cell import CellResult
 from hvbench.density import Search, find
+from hvbench.errors import UserError
+from hvbench.pressure import _table_pages
 from hvbench.store import Row
-from hvbench.study import Finding, Point, analyse, cells_of, grid, verdict
+from hvbench.study import Finding, Point, analyse, cells_of, grid, responses_of, touched_pages, verdict
 from hvbench.workload import Workload, load_workload
 from tests import fakes
 
@@ -96,6 +98,45 @@ def test_a_point_without_cells_is_said_to_be_unmeasured(point: Point, tmp_path: 
     for row in rows:
         row.result.status = "failed"
     assert "too few cells were measured at 1" in " ".join(verdict([analyse(point, rows, fixed)]))
+
+
+def test_response_times_are_analysed_beside_slowdown(point: Point, tmp_path: Path) -> None:
+    """Pacing hides waiting from the rate: a policy may cost nothing in the one and half in the other."""
+    rows, fixed = rows_of(point, tmp_path, {})
+    for row in rows:
+        row.result.metrics["request_latency_p99_ns"] = 150.0 if row.labels["memory"] == "z" else 100.0
+    assert responses_of(rows) == ["slowdown_geomean", "request_latency_p99_ns"]
+    found = [analyse(point, rows, fixed, response) for response in responses_of(rows)]
+    assert [item.strongest for item in found] == ["neither", "memory"]
+    assert found[1].effects["memory"].ratio == pytest.approx(1.5)
+    said = verdict(found)
+    assert any(line.startswith("build: of 1 points, neither makes 1 %") for line in said)
+    assert any(line.startswith("build, p99 response time: of 1 points, memory policy matters most") for line in said)
+
+
+def test_what_is_within_two_buckets_of_a_percentile_decides_nothing(point: Point, tmp_path: Path) -> None:
+    rows, fixed = rows_of(point, tmp_path, {})
+    for row in rows:
+        row.result.metrics["request_latency_p99_ns"] = 104.0 if row.labels["memory"] == "z" else 100.0
+    assert analyse(point, rows, fixed, "request_latency_p99_ns").strongest == "neither"
+
+
+def test_memory_counts_against_what_is_touched_where_that_is_asked(tmp_path: Path) -> None:
+    workload = load_workload("build")
+    configured, touched = (grid([workload], [1], [1.3], need)[0] for need in (None, {"build": 50_000}))
+    assert touched.workload.name == "build@cpu1-touched1.3" and touched.touched and not configured.touched
+    room = touched.workload.host.memory_pages * (1 - touched.workload.host.reserve_share)
+    room -= touched.workload.host.hypervisor_pages
+    tables = _table_pages(workload)
+    assert (50_000 + tables) / 1.3 <= room < (50_000 + tables) / 1.3 + 2, "the need over the room is 1.3"
+    assert touched.workload.host.memory_pages < configured.workload.host.memory_pages
+    assert touched.workload.vms == configured.workload.vms
+
+
+def test_what_was_not_measured_is_no_need(point: Point, tmp_path: Path) -> None:
+    rows, _ = rows_of(point, tmp_path, {}, refused="a")
+    with pytest.raises(UserError, match="build: what its VMs touch was not measured: refused, too little"):
+        touched_pages(load_workload("build"), next(row for row in rows if row.status == "refused"))
 
 
 # density -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,21 @@ def _pattern(text: str, option: str) -> re.Pattern[str]:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace to write (.parquet).")
 @click.option("--pid", "pids", multiple=True, type=int, help="Record a running process, with all that it starts.")
 @click.option("--cgroup", default="", metavar="PATH", help="Record a control group, such as system.slice/a.service.")
+@click.option(
+    "--qemu",
+    "sockets",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="SOCKET",
+    help="Record a running QEMU guest by its QMP socket; several times: several guests, each a tier.",
+)
+@click.option(
+    "--without-root",
+    "without_root",
+    type=click.Choice(["strace", "perf", "proc"]),
+    default=None,
+    help="How to record where root's way is not open or not wanted (default: the best that works).",
+)
 @click.option("--name", default="", help="The trace's name (default: the file's).")
 @click.option(
     "--tier",
@@ -46,6 +61,8 @@ def record(
     output: Path,
     pids: tuple[int, ...],
     cgroup: str,
+    sockets: tuple[Path, ...],
+    without_root: str | None,
     name: str,
     tiers: tuple[str, ...],
     outside: tuple[str, ...],
@@ -62,7 +79,7 @@ def record(
     attribution: str,
     command: tuple[str, ...],
 ) -> None:
-    """Record COMMAND (after `--`) and everything that it starts; or what runs already, by --pid or --cgroup.
+    """Record COMMAND (after `--`) and everything that it starts; or what runs already: --pid, --cgroup, --qemu.
 
     Root and tracefs give the whole picture; without them less is recorded, and it is said what is missing.
     Ctrl-C ends the recording and keeps it.
@@ -72,6 +89,26 @@ def record(
     from hvbench.traces.record.session import record as record_command
 
     try:
+        if sockets:
+            not_for_guests = {
+                "a command": command, "--pid": pids, "--cgroup": cgroup, "--tier": tiers, "--outside": outside,
+                "--runs": runs > 1, "--delay": delay, "--keep-names": keep_names, "--without-root": without_root,
+            }  # fmt: skip
+            for what, given in not_for_guests.items():
+                if given:
+                    raise UserError(f"--qemu records guests as they run; it goes without {what}")
+            from hvbench.traces.record.qemu import Options as GuestOptions
+            from hvbench.traces.record.qemu import record_qemu
+
+            record_qemu(
+                GuestOptions(
+                    list(sockets), name or output.stem, max_seconds, snapshot, buffer, seed, hash_names, licence,
+                    attribution,
+                ),
+                output,
+                click.echo,
+            )  # fmt: skip
+            return
         pairs = []
         for text in tiers:
             tier, equals, pattern = text.partition("=")
@@ -93,6 +130,7 @@ def record(
             seed=seed,
             hide_names=hash_names,
             keep_names=keep_names,
+            without_root=without_root or "",
             licence=licence,
             attribution=attribution,
         )

@@ -26,6 +26,14 @@ STANDARD_STUDY = {
 hypervisor's swap below it."""
 
 
+TOUCHED_RATIO = ":ratio_percent=10000"
+"""Against what they touch, VMs may be promised many times what there is; admission is not what is asked here."""
+STANDARD_TOUCHED = ",".join(
+    text + TOUCHED_RATIO
+    for text in ("balloon+overcommit", "idle-tax+overcommit", "ksm+overcommit", "esx", "overcommit")
+)
+
+
 def _ratios(_: click.Context, option: click.Parameter, text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",") if part.strip()]
@@ -52,6 +60,13 @@ def study() -> None:
     show_default=True,
     help="The VMs' needs of memory over what the host has for them.",
 )
+@click.option(
+    "--memory-of",
+    type=click.Choice(["configured", "touched"]),
+    default="configured",
+    show_default=True,
+    help="A VM's need: what it is configured with, or what it touches where nothing is taken from it.",
+)
 @click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), default=1, show_default=True, help="Run seeds 1 to N.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells computed at once.  [default: one a CPU]")
 @options.db_option
@@ -64,6 +79,7 @@ def seed(
     workloads: tuple[str, ...],
     cpu: list[float],
     overcommit: list[float],
+    memory_of: str,
     seeds: int,
     jobs: int | None,
     db: Path,
@@ -79,7 +95,7 @@ def seed(
     WORKLOADS (names or files; memory, micro or all; default: all) run at every pair of --cpu and --overcommit:
     schedulers × memory policies on fixed equipment, and storage × switch × technique × host under fixed policies. What
     is fixed is the first choice of its axis, for storage, switch, technique and host, and credit and
-    balloon+overcommit.
+    balloon+overcommit. Both slowdown and, where requests are marked, their p99 response time are analysed.
     """
     from hvbench.axes import AXES
     from hvbench.choices import parse_choice
@@ -88,7 +104,7 @@ def seed(
     from hvbench.matrix import choose, load_workloads
     from hvbench.picture import check_picture, draw_study
     from hvbench.store import Store
-    from hvbench.study import analyse, cells_of, grid, verdict
+    from hvbench.study import analyse, cells_of, grid, responses_of, roomy_cell, together, touched_pages, verdict
     from hvbench.tables import exit_code
     from hvbench.worker import Limits
 
@@ -97,14 +113,27 @@ def seed(
         check_picture(picture)
     loaded = load_workloads([name for text in workloads for name in options.names(text)] or ["all"])
     registry = options.installed()
-    texts = {axis: axes.get(axis) or STANDARD_STUDY[axis] for axis in AXES}
+    touched = memory_of == "touched"
+    standard = STANDARD_STUDY | ({"memory": STANDARD_TOUCHED} if touched else {})
+    texts = {axis: axes.get(axis) or standard[axis] for axis in AXES}
     choices = choose(registry, {axis: (text, Path()) for axis, text in texts.items()})
     fixed = {axis: choices[axis][0] for axis in AXES} | {
         "scheduler": parse_choice("scheduler", "credit", registry),
-        "memory": parse_choice("memory", "balloon+overcommit", registry),
+        "memory": parse_choice("memory", "balloon+overcommit" + (TOUCHED_RATIO if touched else ""), registry),
         "technique": parse_choice("technique", "hardware", registry),
     }
-    points = grid(loaded, cpu, overcommit)
+    static = fixed | {"memory": parse_choice("memory", "static", registry)}
+    needs: dict[str, int] = {}
+    if touched and not dry_run:
+        roomy = {workload.name: roomy_cell(workload, static) for workload in loaded}
+        with Store(db) as store:
+            found = run_cells(list(roomy.values()), store, jobs=jobs, limits=Limits(hook_s=limit_s)).rows
+        for workload in loaded:
+            pages = touched_pages(workload, found.get(roomy[workload.name].key))
+            configured = sum(vm.spec.memory_pages for vm in workload.vms)
+            click.echo(f"{workload.name}: its VMs touch {pages // 256} of the {configured // 256} MiB configured")
+            needs[workload.name] = pages
+    points = grid(loaded, cpu, overcommit, needs)
     cells = {point: cells_of(point, choices, fixed, range(1, seeds + 1)) for point in points}
     every = [cell for some in cells.values() for cell in some]
     if dry_run:
@@ -119,10 +148,9 @@ def seed(
     findings = []
     for point in points:
         rows = [summary.rows[cell.key] for cell in cells[point] if cell.key in summary.rows]
-        if rows:
-            findings.append(analyse(point, rows, fixed))
-    for base in dict.fromkeys(finding.point.base for finding in findings):
-        click.echo(_table([finding for finding in findings if finding.point.base == base], fmt) + "\n")
+        findings += [analyse(point, rows, fixed, response) for response in responses_of(rows) if rows]
+    for same in together(findings):
+        click.echo(_table(same, fmt) + "\n")
     click.echo("Does memory policy matter most?\n" + "\n".join(f"- {sentence}" for sentence in verdict(findings)))
     click.echo(_what_it_cannot_say(findings, seeds))
     if picture is not None and findings:
@@ -137,7 +165,7 @@ def _table(findings: list[Finding], fmt: str) -> str:
     """A row a point: sizes, effects of every axis, and shares of the policies' variance."""
     from hvbench.axes import EQUIPMENT_AXES, POLICY_AXES
     from hvbench.drawing import draw
-    from hvbench.study import INTERACTION
+    from hvbench.study import INTERACTION, SLOWDOWN
 
     varied = [axis for axis in (*POLICY_AXES, *EQUIPMENT_AXES) if any(axis in f.effects for f in findings)]
     headers = ["vCPUs/pCPU", "memory", "cells", *varied, "scheduler share", "memory share", "together", "best memory"]
@@ -157,27 +185,22 @@ def _table(findings: list[Finding], fmt: str) -> str:
                 f"{used} of {finding.policy_cells}",
                 *(f"×{finding.effects[a].ratio:.3f}" if a in finding.effects else "" for a in varied),
                 *shares,
-                finding.effects["memory"].best if _material(finding, "memory") else "",
+                finding.effects["memory"].best if finding.is_material("memory") else "",
             ]
         )
+    response = "slowdown" if findings[0].response == SLOWDOWN else "p99 response time of requests"
     title = (
-        f"{findings[0].point.base}: slowdown under an axis's worst choice over its best (others averaged), and shares "
-        "of the policies' variance of log slowdown (range over leaving one choice out):"
+        f"{findings[0].point.base}: {response} under an axis's worst choice over its best (others averaged), and "
+        f"shares of the policies' variance of log {response} (range over leaving one choice out):"
     )
     return f"{title}\n{draw(headers, rows, fmt)}"
-
-
-def _material(finding: Finding, axis: str) -> bool:
-    from hvbench.study import MATERIAL
-
-    return axis in finding.effects and finding.effects[axis].ratio >= MATERIAL
 
 
 def _what_it_cannot_say(findings: list[Finding], seeds: int) -> str:
     """Sentences under the answer."""
     said = []
     statuses: dict[str, int] = {}
-    for finding in findings:
+    for finding in {finding.point.workload.name: finding for finding in findings}.values():
         for status, count in finding.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
     other = ", ".join(f"{count} {status}" for status, count in statuses.items() if status != "ok")

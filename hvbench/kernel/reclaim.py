@@ -61,7 +61,9 @@ WORK_SWAP_OUT, WORK_SCAN, WORK_COMPRESS, WORK_POOL_OUT, WORK_MERGE, WORK_MERGE_Z
 
 BATCH = 32
 DIRECT_NS = 10_000_000
-"""While a vCPU waits for a frame, reclaim looks again after this time."""
+"""Reclaim looks again after this time while a vCPU waits for a frame, and while free memory is hard or low: a
+policy may keep VMs from running until memory is back, so that nobody waits for a frame [Linux's kswapd goes on until
+its watermark is reached, too]."""
 TRIES = 64
 MOST_SWAPPING = 4096
 """Pages on their way to the hypervisor's swap at once, so that the queue of its disk stays bounded."""
@@ -94,10 +96,8 @@ def reclaim_round(host: Any) -> None:
         if mc.waiters > 0 and (left > 0 or stuck):
             swap_from_cheapest(host, missing if stuck else left)
     mc.freed_seen = mc.freed
-    if mc.waiters > 0:
+    if mc.waiters > 0 or mc.state >= HARD:
         arm(host, K_MEMORY, E_RECLAIM, host.now + DIRECT_NS)
-    elif mc.state >= HARD:
-        arm(host, K_MEMORY, E_RECLAIM, host.now + mc.balance_ns // 10)
 
 
 @jit

@@ -17,6 +17,7 @@ from hvbench.traces.format import (
     PRIVILEGED,
     Trace,
 )
+from hvbench.traces.handle.measured import measured
 from hvbench.traces.handle.series import SECTOR, Series, plot, series
 
 
@@ -69,6 +70,7 @@ class TraceInfo:
     block_requests: int = 0
     block_bytes: int = 0
     sharable_pages: int = 0  # of the last contents: zero pages, and copies of others
+    measured: list[str] = field(factory=list)  # while recording, to be set beside a replay
     series: list[Series] = field(factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -152,6 +154,7 @@ def trace_info(trace: Trace) -> TraceInfo:
         block_requests=int(block.sum()),
         block_bytes=int(c["pages"][block].astype(np.int64).sum()) * SECTOR,
         sharable_pages=zero + duplicates,
+        measured=measured(meta),
         series=series(trace),
     )
 
@@ -319,6 +322,7 @@ def format_info(info: TraceInfo) -> str:
             f"  block         {info.block_requests} requests ({info.block_requests / span_s:.0f}/s), "
             f"{info.block_bytes / 2**20:.1f} MiB"
         )
+    lines += [f"  measured      {sentence}" for sentence in info.measured]
     lines += [f"  derived       {sentence}" for sentence in info.derived]
     lines += [f"  degraded      {sentence}" for sentence in info.degraded]
     lines += plot(info.series, _ns(info.span_ns))

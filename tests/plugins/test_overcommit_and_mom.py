@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 
+from hvbench.axes import AXES
 from hvbench.build_memory import GuestMemory
+from hvbench.cell import Cell
+from hvbench.choices import DEFAULT, parse_choice
 from hvbench.jit import interpreted
+from hvbench.plugins import load_registry
+from hvbench.pressure import at_pressure
+from hvbench.simulate import simulate
 from hvbench.state.proxies import HostProxy
 from hvbench.state.records_memory import ANON, OWN
+from hvbench.workload import load_workload
 from tests.kernel import memory_rig as rig
 from tests.kernel.memory_rig import MS, SECOND, compute, op, policy, sleep, stack, touch
 
@@ -234,3 +242,18 @@ def test_compiled_and_interpreted_give_the_same(layers, kernel):
         return memory.tables["axis"]["digest"].tolist(), kept
 
     assert digest(True) == digest(False)
+
+
+@pytest.mark.parametrize("stack", ["idle-tax+overcommit:ratio=10000%", "esx:ratio=10000%"])
+def test_vms_that_stand_still_in_low_go_on_when_memory_is_back(stack: str) -> None:
+    """Nobody waits for a frame while all VMs are blocked: reclaim has to go on by itself, not at the balance period."""
+    workload = load_workload("build")
+    workload = attrs.evolve(workload, settings=attrs.evolve(workload.settings, horizon_ns=4_000_000_000, warmup_ns=0))
+    made = at_pressure(workload, 1.0, 1.6, touched_pages=130_000)
+    registry = load_registry()
+    choices = {axis: parse_choice(axis, DEFAULT[axis], registry) for axis in AXES}
+    choices["memory"] = parse_choice("memory", stack, registry)
+    result = simulate(Cell(made, choices, 1, made.horizon_ns, made.warmup_ns))
+    assert result.status == "ok", result.reason
+    assert result.metrics["host_swap_out_pages"] > 1_000, "memory was short"
+    assert result.metrics["cpu_utilization"] > 0.3

@@ -76,6 +76,20 @@ def test_time_on_the_run_queue_is_dropped() -> None:
     assert kinds(timeline, 1) == ["compute"]
 
 
+def test_who_came_unseen_has_run_since_it_was_woken() -> None:
+    """The switch to it is missing: its time is not lost, nor does it count from before its wake-up."""
+    begin = [*START, switch(200, 1, "S", 0)]
+    timeline = run(*begin, waking(500, 9, 1), switch(800, 1, "S", 0))
+    assert computed(timeline.by_tid[1])[0] == (90 + 300) * 1000 and timeline.unseen == 1
+    # it was never seen to be woken either: since the switch before on that CPU
+    timeline = run(*begin, switch(400, 0, "R", 9), switch(600, 9, "S", 0), switch(800, 1, "S", 0))
+    assert computed(timeline.by_tid[1])[0] == (90 + 200) * 1000
+    # a call of its own shows that it runs
+    timeline = run(*begin, waking(500, 9, 1), enter(700, 1, 0), leave(720, 1, 0), switch(800, 1, "S", 0))
+    assert sum(computed(timeline.by_tid[1])) == (90 + 10 + 300) * 1000
+    assert [row.at.get("duration_ns") for row in rows(timeline, 1) if row.op == "outside"] == [300_000]
+
+
 def test_a_wake_up_between_threads_is_an_edge() -> None:
     timeline = run(
         *START,

@@ -52,6 +52,7 @@ class Block:
     state: str
     faulting: bool = False
     woken: bool = False
+    woken_at: int = -1
 
 
 @define(eq=False)
@@ -91,6 +92,7 @@ class Thread:
     slot: Row | None = None  # where it blocked for a packet whose receive is still to come
     ports: tuple[int, int] | None = None
     exited: bool = False
+    left_at: int = 0  # when it was last seen to leave a CPU
     last_time: int = 0
     waited: dict[str, int] = field(factory=lambda: dict.fromkeys(WAIT_CLASSES, 0))
     index: int = -1  # number in the trace, once it is known

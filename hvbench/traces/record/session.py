@@ -54,6 +54,7 @@ class Options:
     seed: int = 1
     hide_names: bool = False
     keep_names: bool = False  # file names too
+    without_root: str = ""  # strace, perf or proc, instead of root's way; "": the best there is
     licence: str = ""
     attribution: str = ""
 
@@ -300,6 +301,8 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
     timeline.devices_with_write_events(_ext4_devices() if "ext4:ext4_da_write_end" not in recording.missing else [])
     timeline.begin_with(recording.at_start)
     timeline.run(in_nanoseconds(recording.capture))
+    if timeline.unseen:
+        degraded.append(f"{timeline.unseen} switches to a thread are missing: it is taken to run from its wake-up on")
     if timeline.ignored_messages:
         degraded.append(f"{timeline.ignored_messages} messages that were not TCP are left out")
     if options.runs < 2:

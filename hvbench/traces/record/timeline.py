@@ -54,6 +54,8 @@ class Timeline:
     end_ns: int = 0
     made: int = 0  # processes ever made: their indices stay unique
     ignored_messages: int = 0
+    switched: dict[int, int] = field(factory=dict)  # CPU -> when its last switch was
+    unseen: int = 0  # switches to a thread that are missing
     causes: Counter[str] = field(factory=Counter)  # ns of waits kept as durations, by what is known of them
 
     # ------------------------------------------------------------ who there is
@@ -209,8 +211,11 @@ class Timeline:
         if thread is not None:
             if not thread.running and thread.accounted_to == 0 and thread.block is None:
                 thread.running = True  # it ran since before the first event
+            elif not thread.running:
+                self._came_unseen(thread, event.cpu)
             self._account(thread, now)
             thread.running = False
+            thread.left_at = now
             thread.counts["context_switches"] += 1
             faulting = thread.fault is not None and thread.syscall < 0
             if state[0] in "XZ":
@@ -231,6 +236,23 @@ class Timeline:
             thread.accounted_to = now
             if next_comm and not next_comm.startswith("<"):
                 thread.name = next_comm
+        self.switched[event.cpu] = now
+
+    def _came_unseen(self, thread: Thread, cpu: int) -> None:
+        """It leaves a CPU that nobody saw it come to: it has run there since it was woken, or since the switch before.
+
+        A tracing instance that is limited to some threads misses some switches from the idle task.
+        """
+        since = max(self.switched.get(cpu, 0), thread.left_at)
+        block = thread.block
+        if block is not None:
+            since = max(since, block.woken_at, block.since)
+            if not block.woken and block.since >= 0:
+                self._end_by_early_wake(thread, since)
+        thread.early_wake = thread.block = None
+        thread.running = True
+        thread.accounted_to = since
+        self.unseen += 1
 
     def _waking(self, event: Event, now: int) -> None:
         _, target, cpu = event.args
@@ -246,7 +268,7 @@ class Timeline:
             return
         if thread.block.woken:
             return
-        thread.block.woken = True
+        thread.block.woken, thread.block.woken_at = True, now
         self._end_block(thread, now, waker, event.context, event.comm)
 
     def _end_by_early_wake(self, thread: Thread, now: int) -> None:
@@ -343,9 +365,12 @@ class Timeline:
         self.memory.forked(parent.process, process)
         parent.counts["pt_updates"] += 1
 
-    def _awake(self, thread: Thread, now: int) -> None:
+    def _awake(self, thread: Thread, cpu: int, now: int) -> None:
         """It does something, so it runs: it woke up between the snapshot and the first event."""
         if not thread.running and thread.block is not None:
+            if thread.block.woken:
+                self._came_unseen(thread, cpu)
+                return
             thread.block = None
             thread.running = True
             thread.accounted_to = now
@@ -395,7 +420,7 @@ class Timeline:
             return
         if event.tgid and thread.process.pid != event.tgid:
             self.join_group(thread, event.tgid)
-        self._awake(thread, now)
+        self._awake(thread, event.cpu, now)
         self._settle_fault(thread)
         self._account(thread, now)
         number, arguments = event.args
@@ -415,7 +440,7 @@ class Timeline:
             return
         if event.tgid and thread.process.pid != event.tgid:
             self.join_group(thread, event.tgid)
-        self._awake(thread, now)
+        self._awake(thread, event.cpu, now)
         self._settle_fault(thread)
         if thread.syscall < 0 and thread.running:
             thread.syscall = event.args[0]  # entered before the recording began: all of it was kernel time

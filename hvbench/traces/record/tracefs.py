@@ -119,9 +119,24 @@ class Session:
         threads = []
         for pid in pids:
             with contextlib.suppress(OSError):  # it may have ended
-                threads += sorted(os.listdir(f"/proc/{pid}/task"), key=int)
+                threads += sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+        self._follow_threads(threads)
+
+    def only_threads(self, threads: list[int]) -> None:
+        """Limit scheduling events to these threads, exactly; who they start is not followed.
+
+        By conditions on the events' fields: the list of pids of `follow` misses some switches from idle.
+        """
+        for event, names in (("sched_switch", ("prev_pid", "next_pid")), ("sched_waking", ("pid",))):
+            with contextlib.suppress(FileNotFoundError):  # an event that this kernel lacks
+                self._write(
+                    f"events/sched/{event}/filter",
+                    " || ".join(f"{name} == {thread}" for thread in threads for name in names),
+                )
+
+    def _follow_threads(self, threads: list[int]) -> None:
         for first in range(0, len(threads), 256):  # the kernel takes a page of text at a time
-            text = " ".join(threads[first : first + 256])
+            text = " ".join(map(str, threads[first : first + 256]))
             if first:
                 self._append("set_event_pid", text)
             else:

@@ -68,7 +68,7 @@ class Sampler:
             except OSError:
                 continue
             for tid in tids:
-                if self._thread(pid, tid, now):
+                if self.thread(pid, tid, now):
                     present.add(tid)
             self._memory(pid, now)
         for tid in set(self.threads) - present:
@@ -78,7 +78,8 @@ class Sampler:
                 sampled.thread.process.exited_ns = now
                 self.processes.pop(sampled.thread.process.pid, None)
 
-    def _thread(self, pid: int, tid: int, now: int) -> bool:
+    def thread(self, pid: int, tid: int, now: int) -> bool:
+        """Read one thread; whether it is there."""
         stat = procfs.read_text(f"/proc/{pid}/task/{tid}/stat")
         schedule = procfs.read_text(f"/proc/{pid}/task/{tid}/schedstat").split()
         if not stat:
