@@ -41,6 +41,7 @@ from hvbench.policy import (
     may_run,
     order_after,
     order_first,
+    order_len,
     order_put,
     order_remove,
     param,
@@ -56,16 +57,16 @@ CLAIMS = frozenset({"weight-proportional", "starvation-free"})
 HONOURS = frozenset({"weight", "cap", "pinning"})
 
 CONTAINERS = (
-    # gangs that wait for pCPUs, by their leaders: the one with the least virtual time first
-    OrderedIndex("gangs", of="vcpu"),
+    # gangs that wait for pCPUs, by their leaders: the one with the least virtual time first; an index for each number
+    # of members awake, less one, and one for the pinned ones
+    OrderedIndex("gangs", of="vcpu", per="pcpu"),
+    OrderedIndex("pinned", of="vcpu"),
     # pCPUs that are given to nobody
     OrderedIndex("spare", of="pcpu"),
 )
 
 SLOT = 1
 """The policy timer at which everything is placed anew."""
-MOST_LOOKED_AT = 64
-"""Waiting gangs that are looked at to fill pCPUs that became free between two slots (choice of this project)."""
 
 
 @frozen
@@ -95,12 +96,15 @@ class Params:
 class Member:
     """An entity: awake or not, its pCPU while its gang is placed, co-stopped; a leader also stands for its gang."""
 
+    leader: int = -1
     awake: int = 0
     given: int = -1
     held: int = 0
     members: int = 0
     placed: int = 0
     costopped: int = 0
+    waits_in: int = -1
+    waits_since: int = 0
     vtime_ns: int = 0
 
 
@@ -115,9 +119,13 @@ class Pcpu:
 
 @state("host")
 class Own:
-    """Virtual time of the gang placed last: nobody who slept is further behind. What is known of one placement."""
+    """Virtual time of the gang placed last: nobody who slept is further behind. pCPUs; the largest gang; who waits."""
 
     floor_ns: int = 0
+    online: int = 0
+    largest: int = 1
+    waiting: int = 0
+    arrivals: int = 0
 
 
 # giving and taking pCPUs -----------------------------------------------------------------------------------------
@@ -172,18 +180,92 @@ def capacity(host, leader, spare):
 
 def wanted(host, leader):
     """pCPUs that a gang needs to be placed: one for each member awake, if the host has so many for it."""
+    if host.vcpu[leader].affinity == 0:
+        return min(host.vcpu[leader].members, host.own.online)
     return capacity(host, leader, 0)
+
+
+def fits(host, leader, need):
+    """Whether a gang could be given `need` pCPUs now."""
+    if host.vcpu[leader].affinity == 0:
+        return order_len(host, host.box.spare) >= need
+    return capacity(host, leader, 1) >= need
+
+
+# gangs that wait -------------------------------------------------------------------------------------------------
+
+
+def line_of(host, leader):
+    """The index in which a gang waits."""
+    if host.vcpu[leader].affinity != 0:
+        return host.box.pinned
+    return host.box.gangs + min(host.vcpu[leader].members, host.pcpus) - 1
+
+
+def end_wait(host, leader):
+    gang = host.vcpu[leader]
+    if gang.waits_in >= 0:
+        order_remove(host, gang.waits_in, leader)
+        gang.waits_in = NONE
+        host.own.waiting -= 1
+
+
+def let_wait(host, leader):
+    """A gang waits, behind those with as much virtual time or less."""
+    gang = host.vcpu[leader]
+    if gang.waits_in < 0:
+        host.own.waiting += 1
+    gang.waits_in = line_of(host, leader)
+    host.own.arrivals += 1
+    gang.waits_since = host.own.arrivals
+    order_put(host, gang.waits_in, leader, gang.vtime_ns)
+
+
+def change_line(host, leader):
+    """A waiting gang has fewer members awake: it keeps its place, also among those with as much virtual time."""
+    gang = host.vcpu[leader]
+    line = line_of(host, leader)
+    if gang.waits_in < 0 or gang.waits_in == line:
+        return
+    gang.waits_in = line
+    order_put(host, line, leader, gang.vtime_ns)
+    other = order_first(host, line)
+    for _ in range(order_len(host, line)):
+        after = order_after(host, line, other)
+        if host.vcpu[other].vtime_ns == gang.vtime_ns and host.vcpu[other].waits_since > gang.waits_since:
+            order_put(host, line, other, gang.vtime_ns)
+        other = after
+
+
+def stands_before(host, leader, other):
+    """Whether a waiting gang comes before another one."""
+    a = host.vcpu[leader]
+    b = host.vcpu[other]
+    return a.vtime_ns < b.vtime_ns or (a.vtime_ns == b.vtime_ns and a.waits_since < b.waits_since)
+
+
+def first_fitting(host):
+    """The first of the waiting gangs, pinned ones apart, for which enough is spare; NONE."""
+    spare = order_len(host, host.box.spare)
+    # where all is spare, a gang with more members than there are pCPUs fits as well
+    most = host.own.largest if spare >= host.own.online else min(spare, host.own.largest)
+    best = NONE
+    for line in range(min(most, host.pcpus)):
+        leader = order_first(host, host.box.gangs + line)
+        if leader >= 0 and (best < 0 or stands_before(host, leader, best)):
+            best = leader
+    return best
 
 
 def place(host, leader):
     """Give every member that is awake a pCPU, if there are enough; 1 if that was done."""
     need = wanted(host, leader)
-    if need == 0 or capacity(host, leader, 1) < need:
+    if need == 0 or not fits(host, leader, need):
         return 0
     gang = host.vcpu[leader]
     gang.placed = 1
     gang.costopped = 0
-    order_remove(host, host.box.gangs, leader)
+    end_wait(host, leader)
     host.own.floor_ns = max(host.own.floor_ns, gang.vtime_ns)
     for _ in range(need):
         chosen = NONE
@@ -206,7 +288,7 @@ def evict(host, leader):
     for vcpu in range(leader, leader + size_of(host, leader)):
         take(host, vcpu)
     if gang.members > 0:
-        order_put(host, host.box.gangs, leader, gang.vtime_ns)
+        let_wait(host, leader)
 
 
 def costop_gang(host, leader):
@@ -220,15 +302,17 @@ def costop_gang(host, leader):
             costop(host, vcpu)
 
 
-def fill(host, most):
+def fill(host):
     """Place waiting gangs, in order, on what is free."""
-    leader = order_first(host, host.box.gangs)
-    looked = 0
-    while leader >= 0 and looked < most and order_first(host, host.box.spare) >= 0:
-        after = order_after(host, host.box.gangs, leader)
+    pinned = order_first(host, host.box.pinned)
+    while host.own.waiting > 0 and order_len(host, host.box.spare) > 0:
+        leader = first_fitting(host)
+        if pinned >= 0 and (leader < 0 or stands_before(host, pinned, leader)):
+            leader = pinned
+            pinned = order_after(host, host.box.pinned, pinned)
+        if leader < 0:
+            return
         place(host, leader)
-        leader = after
-        looked += 1
 
 
 # time ------------------------------------------------------------------------------------------------------------
@@ -239,13 +323,14 @@ def charge(host, pcpu, now):
     if p.runs < 0:
         return
     ran = now - p.since_ns
-    p.since_ns = now
-    leader = leader_of(host, p.runs)
+    leader = host.vcpu[p.runs].leader
     gang = host.vcpu[leader]
-    gang.vtime_ns += virtual(host, leader, ran)
+    if ran > 0:
+        p.since_ns = now
+        gang.vtime_ns += virtual(host, leader, ran)
+        charge_quota(host, p.runs, ran)
     if gang.placed == 0 and gang.members > 0:
-        order_put(host, host.box.gangs, leader, gang.vtime_ns)
-    charge_quota(host, p.runs, ran)
+        let_wait(host, leader)
 
 
 def make_room(host, leader, now):
@@ -256,11 +341,11 @@ def make_room(host, leader, now):
         for pcpu in range(host.pcpus):
             charge(host, pcpu, now)
             holder = host.pcpu[pcpu].given_to
-            if holder >= 0 and may_run(host, leader, pcpu):
-                other = leader_of(host, holder)
-                if host.vcpu[other].vtime_ns > limit:
-                    if worst < 0 or host.vcpu[other].vtime_ns > host.vcpu[worst].vtime_ns:
-                        worst = other
+            if holder >= 0:
+                other = host.vcpu[holder].leader
+                most = limit if worst < 0 else host.vcpu[worst].vtime_ns
+                if host.vcpu[other].vtime_ns > most and may_run(host, leader, pcpu):
+                    worst = other
         if worst < 0:
             return 0
         evict(host, worst)
@@ -268,6 +353,13 @@ def make_room(host, leader, now):
 
 
 # hooks -----------------------------------------------------------------------------------------------------------
+
+
+@hookimpl
+def sched_vcpu_insert(host, vcpu, now):
+    leader = leader_of(host, vcpu)
+    host.vcpu[vcpu].leader = leader
+    host.own.largest = max(host.own.largest, size_of(host, leader))
 
 
 @hookimpl
@@ -292,8 +384,8 @@ def sched_timer(host, timer, now):
         charge(host, pcpu, now)
     for pcpu in range(host.pcpus):
         if host.pcpu[pcpu].given_to >= 0:
-            evict(host, leader_of(host, host.pcpu[pcpu].given_to))
-    fill(host, host.vcpus)
+            evict(host, host.vcpu[host.pcpu[pcpu].given_to].leader)
+    fill(host)
 
 
 @hookimpl
@@ -303,17 +395,19 @@ def sched_tick(host, pcpu, vcpu, now):
 
 @hookimpl
 def sched_pcpu_online(host, pcpu, now):
+    host.own.online += 1
     order_put(host, host.box.spare, pcpu, pcpu)
-    fill(host, MOST_LOOKED_AT)
+    fill(host)
 
 
 @hookimpl
 def sched_pcpu_offline(host, pcpu, now):
     holder = host.pcpu[pcpu].given_to
+    host.own.online -= 1
     order_remove(host, host.box.spare, pcpu)
     if holder >= 0:
-        evict(host, leader_of(host, holder))
-    fill(host, MOST_LOOKED_AT)
+        evict(host, host.vcpu[holder].leader)
+    fill(host)
 
 
 @hookimpl
@@ -322,7 +416,7 @@ def sched_wake(host, vcpu, now):
     if v.awake == 1:
         # co-started: its pCPU was chosen when its gang was placed
         return
-    leader = leader_of(host, vcpu)
+    leader = host.vcpu[vcpu].leader
     gang = host.vcpu[leader]
     v.awake = 1
     gang.members += 1
@@ -335,13 +429,13 @@ def sched_wake(host, vcpu, now):
             return
         else:
             costop_gang(host, leader)
-            fill(host, MOST_LOOKED_AT)
+            fill(host)
         return
     if gang.members == 1:
         gang.vtime_ns = max(gang.vtime_ns, host.own.floor_ns - host.params.timeslice_ns)
-    order_put(host, host.box.gangs, leader, gang.vtime_ns)
+    let_wait(host, leader)
     if make_room(host, leader, now) == 1:
-        fill(host, MOST_LOOKED_AT)
+        fill(host)
     elif gang.costopped == 1:
         v.held = 1
         costop(host, vcpu)
@@ -357,7 +451,7 @@ def sched_sleep(host, vcpu, now):
     v = host.vcpu[vcpu]
     if v.state == COSTOPPED or v.awake == 0:
         return
-    leader = leader_of(host, vcpu)
+    leader = host.vcpu[vcpu].leader
     gang = host.vcpu[leader]
     v.awake = 0
     gang.members -= 1
@@ -365,15 +459,17 @@ def sched_sleep(host, vcpu, now):
     if gang.members == 0:
         gang.placed = 0
         gang.costopped = 0
-        order_remove(host, host.box.gangs, leader)
-    elif gang.placed == 1 and gang.members >= capacity(host, leader, 0):
+        end_wait(host, leader)
+    elif gang.placed == 0:
+        change_line(host, leader)
+    else:
         # a gang too large for the host: a sibling takes over
         for other in range(leader, leader + size_of(host, leader)):
             if host.vcpu[other].awake == 1 and host.vcpu[other].given < 0:
                 pcpu = spare_for(host, other)
                 if pcpu >= 0:
                     give(host, other, pcpu)
-    fill(host, MOST_LOOKED_AT)
+    fill(host)
 
 
 @hookimpl

@@ -16,9 +16,15 @@ Claims: weight-proportional within a runqueue, starvation-free, caps. Not work-c
 balanced at resets only, so that a pCPU may idle beside another queue that waits; and within a queue an idle pCPU leaves
 an entity of another one alone whose credits are within `migrate_resist_ns` of the least there are.
 
-Not modelled: soft affinity, sched_smt_power_savings. A core whose threads all idle is preferred, as in Xen. Caps of all
-VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks at the next one, where
-Xen leaves it until it is tickled.
+Proportional in CPU time, not in work. Once credits are level everybody's turn is the rate limit, whatever the weight: a
+light entity has fewer turns, waits longer between them, and finds less of its cache each time. CPU time itself misses
+the weights by about 1 % where entities migrate: the compensation is in credits, which are the more time the heavier one
+is. A rate limit that costs an entity more than 20 ms of credits gives it time for which it is never charged.
+
+Not modelled: soft affinity, sched_smt_power_savings. Whether queues are uneven enough is judged by the loads of the two
+that are compared, where Xen takes the last of its list for the other one. A core whose threads all idle is preferred,
+as in Xen. Caps of all VMs are replenished at one time. A pCPU that finds the pool of the first in its queue empty looks
+at the next one, where Xen leaves it until it is tickled.
 """
 
 from __future__ import annotations
@@ -40,6 +46,7 @@ from hvbench.policy import (
     may_run,
     order_after,
     order_first,
+    order_len,
     order_put,
     order_remove,
     param,
@@ -54,9 +61,10 @@ HONOURS = frozenset({"weight", "cap", "pinning"})
 CONTAINERS = (
     OrderedIndex("runq", of="vcpu", per="pcpu"),
     Fifo("members", of="vcpu", per="pcpu"),
+    Fifo("queues", of="pcpu"),
     Fifo("parked", of="vcpu", per="vm"),
 )
-"""A runqueue is known by the first of its pCPUs."""
+"""A runqueue is known by the first of its pCPUs; `queues` holds them in the order in which they came to be."""
 
 REPLENISH = 0
 CREDIT_INIT = 10_000_000
@@ -135,9 +143,10 @@ class Pool:
 
 @state("pcpu")
 class Pcpu:
-    """A pCPU's queue and entity; and for the first pCPU of a queue, the queue's load and largest weight."""
+    """A pCPU's queue and entity; and for the first pCPU of a queue, the queue's end, load and largest weight."""
 
     queue: int = -1
+    end: int = 0
     runs: int = -1
     since_ns: int = 0
     asked: int = 0
@@ -173,20 +182,29 @@ def arrange(host, pcpu):
     p = host.pcpu[pcpu]
     p.queue = pcpu
     p.bias = pcpu
-    for first in range(pcpu):
-        q = host.pcpu[first]
-        room = q.queue == first and q.width < host.params.max_cpus_runqueue
-        if room and place_of(host, first) == place_of(host, pcpu):
+    first = fifo_first(host, host.box.queues)
+    while first >= 0:
+        if host.pcpu[first].width < host.params.max_cpus_runqueue and place_of(host, first) == place_of(host, pcpu):
             p.queue = first
             break
-    host.pcpu[p.queue].width += 1
+        first = fifo_next(host, host.box.queues, first)
+    if first < 0:
+        fifo_push(host, host.box.queues, pcpu)
+    q = host.pcpu[p.queue]
+    q.width += 1
+    q.end = max(q.end, pcpu + 1)
+
+
+def next_around(host, queue, pcpu):
+    """The index after a pCPU in the circle of those from a queue's first to its last; other queues' may be between."""
+    return pcpu + 1 if pcpu + 1 < host.pcpu[queue].end else queue
 
 
 def pcpu_in(host, vcpu, queue):
     """The next pCPU of a queue, in a circle, on which an entity may run; -1 for none."""
-    bias = host.pcpu[queue].bias
-    for step in range(1, host.pcpus + 1):
-        pcpu = (bias + step) % host.pcpus
+    pcpu = host.pcpu[queue].bias
+    for _ in range(queue, host.pcpu[queue].end):
+        pcpu = next_around(host, queue, pcpu)
         if host.pcpu[pcpu].queue == queue and may_run(host, vcpu, pcpu):
             return pcpu
     return -1
@@ -299,9 +317,13 @@ def reset(host, queue, chosen, now):
             if v.cap > 0 and v.budget_ns <= 0:
                 ask(host, v.pcpu)
         v.credit = min(v.credit + amount, CREDIT_INIT + CARRYOVER_MAX)
-        if v.queued == 1:
-            enqueue(host, vcpu)
         vcpu = fifo_next(host, host.box.members + queue, vcpu)
+    # those that wait keep their order, also those of as many credits
+    vcpu = order_first(host, host.box.runq + queue)
+    for _ in range(order_len(host, host.box.runq + queue)):
+        after = order_after(host, host.box.runq + queue, vcpu)
+        enqueue(host, vcpu)
+        vcpu = after
 
 
 def grab(host, vcpu, now):
@@ -383,34 +405,37 @@ def score(host, vcpu, pcpu, now):
 def tickle(host, vcpu, now):
     """Ask the pCPU of an entity's queue that should look at it: idle, its last one, or that of fewest credits."""
     v = host.vcpu[vcpu]
+    queue = v.queue
+    end = host.pcpu[queue].end
+    # of a pCPU that left it may have been put on one of another queue
+    start = v.home if queue <= v.home < end else queue
     best = -1
     best_score = 0
     idle = -1
-    for step in range(host.pcpus):
-        pcpu = (v.home + step) % host.pcpus
+    pcpu = start
+    for _ in range(queue, end):
         p = host.pcpu[pcpu]
-        if p.queue != v.queue or p.asked == 1 or not may_run(host, vcpu, pcpu):
-            continue
-        if p.runs < 0:
+        if p.runs < 0 and p.queue == queue and p.asked == 0 and may_run(host, vcpu, pcpu):
             if core_idles(host, pcpu):
                 idle = pcpu
                 break
             if idle < 0:
                 idle = pcpu
+        pcpu = next_around(host, queue, pcpu)
     if idle >= 0:
         best = idle
     else:
-        for step in range(host.pcpus):
-            pcpu = (v.home + step) % host.pcpus
+        pcpu = start
+        for _ in range(queue, end):
             p = host.pcpu[pcpu]
-            if p.queue != v.queue or p.asked == 1 or not may_run(host, vcpu, pcpu):
-                continue
-            found = score(host, vcpu, pcpu, now)
-            if found > best_score:
-                best = pcpu
-                best_score = found
-                if step == 0:
-                    break
+            if p.queue == queue and p.asked == 0 and may_run(host, vcpu, pcpu):
+                found = score(host, vcpu, pcpu, now)
+                if found > best_score:
+                    best = pcpu
+                    best_score = found
+                    if pcpu == v.home:
+                        break
+            pcpu = next_around(host, queue, pcpu)
     if best >= 0:
         v.tickled = best
         ask(host, best)
@@ -451,14 +476,15 @@ def balance(host, queue, now):
     here = host.pcpu[queue]
     farthest = -1
     difference = 0
-    for other in range(host.pcpus):
-        if other == queue or host.pcpu[other].queue != other:
-            continue
-        count_queue(host, other, 0, now)
-        apart = abs(here.planned - host.pcpu[other].planned)
-        if apart > difference:
-            difference = apart
-            farthest = other
+    other = fifo_first(host, host.box.queues)
+    while other >= 0:
+        if other != queue:
+            count_queue(host, other, 0, now)
+            apart = abs(here.planned - host.pcpu[other].planned)
+            if apart > difference:
+                difference = apart
+                farthest = other
+        other = fifo_next(host, host.box.queues, other)
     if farthest < 0:
         return
     there = host.pcpu[farthest]
@@ -473,21 +499,13 @@ def balance(host, queue, now):
     pull = fifo_first(host, host.box.members + farthest)
     while pull >= 0:
         count_entity(host, pull, now)
-        if movable(host, pull, queue):
-            apart = abs(gap + 2 * host.vcpu[pull].avgload)
-            if apart < difference:
-                difference = apart
-                best_pull = pull
         pull = fifo_next(host, host.box.members + farthest, pull)
+    # of several that even it out as well, the first in Xen's order: swaps and a push, for each one here; then pulls
     push = fifo_first(host, host.box.members + queue)
     while push >= 0:
         count_entity(host, push, now)
         if movable(host, push, farthest):
             pushed = gap - 2 * host.vcpu[push].avgload
-            if abs(pushed) < difference:
-                difference = abs(pushed)
-                best_push = push
-                best_pull = -1
             pull = fifo_first(host, host.box.members + farthest)
             while pull >= 0:
                 apart = abs(pushed + 2 * host.vcpu[pull].avgload)
@@ -496,7 +514,19 @@ def balance(host, queue, now):
                     best_push = push
                     best_pull = pull
                 pull = fifo_next(host, host.box.members + farthest, pull)
+            if abs(pushed) < difference:
+                difference = abs(pushed)
+                best_push = push
+                best_pull = -1
         push = fifo_next(host, host.box.members + queue, push)
+    pull = fifo_first(host, host.box.members + farthest)
+    while pull >= 0:
+        apart = abs(gap + 2 * host.vcpu[pull].avgload)
+        if apart < difference and movable(host, pull, queue):
+            difference = apart
+            best_push = -1
+            best_pull = pull
+        pull = fifo_next(host, host.box.members + farthest, pull)
     if best_push >= 0:
         move(host, best_push, farthest, now)
     if best_pull >= 0:
@@ -533,10 +563,11 @@ def sched_pcpu_offline(host, pcpu, now):
         if v.home == pcpu:
             v.home = max(0, pcpu_in(host, vcpu, queue))
         if pcpu_in(host, vcpu, queue) < 0:
-            for other in range(host.pcpus):
-                if host.pcpu[other].queue == other and pcpu_in(host, vcpu, other) >= 0:
-                    move(host, vcpu, other, now)
-                    break
+            other = fifo_first(host, host.box.queues)
+            while other >= 0 and pcpu_in(host, vcpu, other) < 0:
+                other = fifo_next(host, host.box.queues, other)
+            if other >= 0:
+                move(host, vcpu, other, now)
         elif v.queued == 1:
             tickle(host, vcpu, now)
 
@@ -545,11 +576,12 @@ def sched_pcpu_offline(host, pcpu, now):
 def sched_vcpu_insert(host, vcpu, now):
     # to the queue of least load, as csched2_res_pick does
     best = -1
-    for queue in range(host.pcpus):
-        q = host.pcpu[queue]
-        if q.queue == queue and pcpu_in(host, vcpu, queue) >= 0:
-            if best < 0 or q.planned < host.pcpu[best].planned:
+    queue = fifo_first(host, host.box.queues)
+    while queue >= 0:
+        if pcpu_in(host, vcpu, queue) >= 0:
+            if best < 0 or host.pcpu[queue].planned < host.pcpu[best].planned:
                 best = queue
+        queue = fifo_next(host, host.box.queues, queue)
     join(host, vcpu, max(0, best))
 
 

@@ -91,9 +91,10 @@ class Vcpu:
 
 @state("pcpu")
 class Pcpu:
-    """Who runs on a pCPU, or was chosen to; and whether we asked it for a decision that it has not given yet."""
+    """Who runs on a pCPU, or was chosen to, and its order; whether we asked for a decision that is not given yet."""
 
     runs: int = -1
+    key: int = 0
     tickled: int = 0
 
 
@@ -110,6 +111,14 @@ def replenish(host, vcpu, now):
     v.start_ns = now
     v.left = v.budget
     v.level = v.first_level
+    note_key(host, vcpu)
+
+
+def note_key(host, vcpu):
+    """The order of an entity changed: its pCPU, if it runs, need not look for it."""
+    p = host.pcpu[max(0, host.vcpu[vcpu].pcpu)]
+    if p.runs == vcpu:
+        p.key = key_of(host, vcpu)
 
 
 def enqueue(host, vcpu):
@@ -140,18 +149,17 @@ def tickle(host, vcpu):
     home = max(0, host.vcpu[vcpu].pcpu)
     worst = -1
     worst_key = key_of(host, vcpu)
-    for step in range(host.pcpus):
-        pcpu = (home + step) % host.pcpus
+    pcpu = home
+    for _ in range(host.pcpus):
         p = host.pcpu[pcpu]
-        if p.tickled == 1 or not may_run(host, vcpu, pcpu):
-            continue
-        if p.runs < 0:
+        if (p.runs < 0 or p.key > worst_key) and p.tickled == 0 and may_run(host, vcpu, pcpu):
             worst = pcpu
-            break
-        key = key_of(host, p.runs)
-        if key > worst_key:
-            worst = pcpu
-            worst_key = key
+            worst_key = p.key
+            if p.runs < 0:
+                break
+        pcpu += 1
+        if pcpu == host.pcpus:
+            pcpu = 0
     if worst >= 0:
         host.pcpu[worst].tickled = 1
         kick(host, worst)
@@ -246,6 +254,7 @@ def sched_stopping(host, vcpu, ran_ns, runnable, now):
         if v.extra == 1:
             v.level = min(v.level + 1, MOST_LEVELS)
             v.left = v.budget
+            note_key(host, vcpu)
         else:
             v.left = 0
             v.depleted = 1
@@ -260,6 +269,7 @@ def sched_pick_next(host, pcpu, prev, now):
     host.pcpu[pcpu].runs = vcpu
     if vcpu < 0:
         return IDLE, 0
+    host.pcpu[pcpu].key = key_of(host, vcpu)
     order_remove(host, host.box.runq, vcpu)
     if prev >= 0 and prev != vcpu and host.vcpu[prev].state == 1 and host.vcpu[prev].left > 0:
         tickle(host, prev)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hvbench.policy import order_after, order_first
 from tests.builders import MS, US, S, bundled, compute, host, numbers, run, sleep, vm
 from tests.plugins.scheduling import FOREVER, assert_proportional, assert_same_bits, hogs, turns
 
@@ -32,6 +33,96 @@ def test_weights_1_to_8(kernel: object) -> None:
 def test_weights_hold_over_the_pcpus_of_a_queue(kernel: object) -> None:
     weights = [256, 512, 1024] * 4
     assert_proportional(run(hogs(weights, pcpus=4, horizon_ns=10 * S), CREDIT2), weights, 0.06)
+
+
+@pytest.mark.parametrize("pcpus", [1, 2])
+def test_weights_hold_on_one_pcpu_and_on_two(kernel: object, pcpus: int) -> None:
+    weights = [256, 512, 1024] * pcpus
+    assert_proportional(run(hogs(weights, pcpus=pcpus, horizon_ns=10 * S), CREDIT2), weights, 0.005)
+
+
+ONE_TO_EIGHT = [32 * share for share in range(1, 9)]
+
+
+def excess(amounts: list[int]) -> list[float]:
+    """By how much each is above what its weight, 1 to 8, entitles it to."""
+    return [amount / sum(amounts) * 36 / weight - 1 for weight, amount in enumerate(amounts, 1)]
+
+
+def test_a_migration_is_paid_in_credits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 us of credits each time are more CPU time the heavier the VM; without them shares are those of the weights."""
+    spec = hogs(ONE_TO_EIGHT, pcpus=2, horizon_ns=2 * S)
+
+    def shares() -> list[float]:
+        return excess(numbers(run(spec, CREDIT2, "interpreted").vcpu["ran_ns"]))
+
+    paid = shares()
+    assert -0.02 < paid[0] < -0.005 and 0.002 < paid[-1] < 0.02
+    monkeypatch.setattr(CREDIT2, "MIGRATE_COMPENSATION", 0)
+    assert max(map(abs, shares())) < 0.004
+
+
+def test_a_light_vm_has_its_time_and_does_less_with_it(kernel: object) -> None:
+    """Once credits are level all take turns of the rate limit, 1 ms, whatever they weigh: a light VM has fewer, waits
+    longer between them, and finds less in the cache each time. So its work, unlike its time, is less than its share."""
+
+    def run_with(refill_ns: int) -> tuple[list[float], list[float], list[float], list[float]]:
+        tenants = [vm([[FOREVER]], weight=weight) for weight in ONE_TO_EIGHT]
+        spec = host(tenants, horizon_ns=10 * S, cache_refill_ns=refill_ns, cache_refill_tau_ns=MS)
+        done = run(spec, CREDIT2)
+        time, work, refill = (numbers(column) for column in (done.vcpu["ran_ns"], *map(done.vm.__getitem__, VM_TIMES)))
+        turns_of = numbers(done.vcpu["dispatches"])
+        lengths = [t / n for t, n in zip(time, turns_of, strict=True)]
+        return excess(time), excess(work), lengths, [r / n for r, n in zip(refill, turns_of, strict=True)]
+
+    time, work, lengths, refill = run_with(200 * US)
+    assert max(map(abs, time)) < 0.005
+    assert lengths == pytest.approx([MS] * 8, rel=0.01)
+    assert refill == sorted(refill, reverse=True) and refill[0] > 1.2 * refill[-1]
+    assert work == sorted(work) and work[0] < -0.02 and work[-1] > 0.01
+    time, work, _, _ = run_with(0)
+    assert work == pytest.approx(time, abs=1e-6)
+
+
+VM_TIMES = ("work_done_ns", "refill_ns")
+
+
+def test_credits_have_a_floor(kernel: object) -> None:
+    """A rate limit of 10 ms costs the lightest of 1 to 8 eighty ms of credits; it is charged for 20 at most."""
+    done = run(hogs(ONE_TO_EIGHT, horizon_ns=10 * S), CREDIT2, ratelimit_ns=10 * MS)
+    shares = excess(numbers(done.vcpu["ran_ns"]))
+    assert shares[0] > 2 and max(shares[3:]) < 0
+
+
+def test_those_that_wait_keep_their_order_over_a_reset() -> None:
+    """All get the same amount, so nobody passes anybody, not even one of as many credits that came before it."""
+    from hvbench.binding import bind
+    from hvbench.build import build
+    from hvbench.state.proxies import HostProxy
+    from hvbench.state.schema import SCHEDULER_SLOT
+    from tests.builders import chosen
+
+    memory = build(hogs([256] * 4, horizon_ns=MS))
+    bind(memory, [chosen(CREDIT2)], interpreted=True)
+    proxy = HostProxy(memory, SCHEDULER_SLOT)
+    CREDIT2.sched_pcpu_online(proxy, 0, 0)
+    for vcpu in range(4):
+        CREDIT2.sched_vcpu_insert(proxy, vcpu, 0)
+    for vcpu, credit in ((2, 0), (0, 0), (3, -MS), (1, 0)):
+        proxy.vcpu[vcpu].credit = credit
+        CREDIT2.enqueue(proxy, vcpu)
+
+    def order() -> list[int]:
+        vcpu, listed = order_first(proxy, proxy.box.runq), []
+        while vcpu >= 0:
+            listed.append(vcpu)
+            vcpu = order_after(proxy, proxy.box.runq, vcpu)
+        return listed
+
+    assert order() == [2, 0, 1, 3]
+    CREDIT2.reset(proxy, 0, 2, 0)
+    assert order() == [2, 0, 1, 3]
+    assert [proxy.vcpu[vcpu].credit for vcpu in order()] == [10 * MS, 10 * MS, 10 * MS, 9 * MS]
 
 
 def test_a_reset_leaves_no_savings() -> None:

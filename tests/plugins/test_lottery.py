@@ -16,6 +16,17 @@ def test_weights_1_to_8(kernel: object) -> None:
     assert_proportional(run(hogs(weights, horizon_ns=20 * S), LOTTERY, quantum_ns=MS), weights, 3 * 0.042)
 
 
+@pytest.mark.parametrize("entities", [1, 2, 3, 5, 8, 13, 21])
+def test_every_ticket_is_somebodys(entities: int) -> None:
+    """2,000 draws among so many with weights 1, 2, 1, 2 ...: no entity is beyond five standard deviations."""
+    weights = [256 * (1 + number % 2) for number in range(entities)]
+    done = run(hogs(weights, horizon_ns=20 * MS), LOTTERY, "interpreted", quantum_ns=10 * US)
+    assert done.error is None, done.reason
+    for weight, ran_ns in zip(weights, numbers(done.vcpu["ran_ns"]), strict=True):
+        share = weight / sum(weights)
+        assert ran_ns / (20 * MS) == pytest.approx(share, abs=5 * (share * (1 - share) / 2000) ** 0.5)
+
+
 def test_the_spread_is_that_of_a_lottery() -> None:
     """Wins of one of two equal VMs in 100 draws, over 40 seeds: binomial, so a variance of 25 (not 0, as in turn)."""
     wins = []

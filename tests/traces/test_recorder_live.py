@@ -87,6 +87,7 @@ def test_interrupted_keeps_what_there_is(tmp_path: Path) -> None:
 
 def test_without_privileges_less_is_recorded_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "find_tracefs", lambda: (None, "not root: run as root"))
+    monkeypatch.setattr(session, "without_root", lambda options, why: ("proc", [why]))
     job = (
         f'{os.path.realpath(sys.executable)} -I -S -c "x=bytearray(20000000)\nfor i in range(3000000): pass"; sleep 0.2'
     )

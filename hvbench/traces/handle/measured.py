@@ -13,7 +13,9 @@ MOST_PEERS: Final = 5
 
 def measured(meta: dict[str, Any]) -> list[str]:
     """One sentence for each thing that was measured."""
-    said = []
+    said: list[str] = []
+    if meta.get("derived") and any(key in meta for key in ("recorded", "syscalls", "peers")):
+        said.append("in the recording that this was derived from:")
     about = meta.get("recorded", {})
     said += _block(about, "")
     several = len(about.get("guests", ())) > 1

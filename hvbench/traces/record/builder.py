@@ -26,8 +26,10 @@ from hvbench.traces.format import (
 from hvbench.traces.record.contents import content_rows, retouch
 from hvbench.traces.record.flows import Connection, Sockets
 from hvbench.traces.record.memory import FileObject
+from hvbench.traces.record.peers import by_peer
 from hvbench.traces.record.procfs import ProcessState, runs
 from hvbench.traces.record.rows import WAIT_CLASSES, Process, Row, Thread
+from hvbench.traces.record.syscall_classes import by_class
 from hvbench.traces.record.timeline import Timeline
 
 GUEST_TIER: Final = "guest"
@@ -81,6 +83,7 @@ class Builder:
     degraded: list[str] = field(factory=list)
     flows: dict[Connection, int] = field(factory=dict)
     flow_list: list[dict[str, Any]] = field(factory=list)
+    peers: list[dict[str, Any]] = field(factory=list)
     clamped: int = 0
     warm: list[tuple[FileObject, int, int]] = field(factory=list)  # cached when the recording began
     warm_list: list[tuple[int, int, int]] = field(factory=list)
@@ -151,6 +154,7 @@ class Builder:
         """Give messages their flows; afterwards no end receives what was not sent to it before."""
         sockets = Sockets()
         sockets.learn(self.timeline.sockets, self.timeline.opened)
+        self.peers = by_peer(self.timeline, sockets, self.guests(), self.keep_names)
         ends: dict[tuple[Connection, int], Counter[str]] = {}
         nameless = 0
         for thread in self.members():
@@ -486,7 +490,14 @@ class Builder:
             if thread.process.tier != OUTSIDE:
                 waited.update(thread.waited)
         total = sum(waited.values())
+        calls: Counter[int] = Counter()
+        for process in self.guests():
+            calls.update(process.calls)
+        counted: dict[str, Any] = {"syscalls": by_class(calls.items())} if calls else {}
+        if self.peers:
+            counted["peers"] = self.peers
         return {
+            **counted,
             "span_ns": max((thread.rows[-1].time for thread in threads), default=0),
             "threads": described,
             "tiers": [tier for tier in self.selection.tier_names if tier in present],

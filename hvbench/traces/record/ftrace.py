@@ -59,9 +59,10 @@ _SYNC = re.compile(r"dev (\d+),(\d+) ino (\d+) ")
 _SOCK = re.compile(
     r"sk address = (\S+), family = (\S+) protocol = (\S+), length = (\d+), error = (-?\d+), flags = 0x([0-9a-f]+)"
 )
-_ADJUST = re.compile(r"sport=(\d+) dport=(\d+)")
+_ADJUST = re.compile(r"(?:family=(\S+) )?sport=(\d+) dport=(\d+)(?: .*?\bdaddr=(\S+))?(?:.*?\bdaddrv6=(\S+))?")
 _STATE = re.compile(r"sport=(\d+) dport=(\d+) .*oldstate=(\w+) newstate=(\w+)")
 _BLOCK = re.compile(r"(\d+),(\d+) (\w+) (?:\d+ )?\(.*?\) (\d+) \+ (\d+) ")
+_BIO = re.compile(r"(\d+),(\d+) (\w+) (\d+) \+ (\d+) \[")
 _PID = re.compile(r"comm=(.*) pid=(\d+)")
 
 
@@ -135,7 +136,10 @@ def _sock(text: str) -> tuple[Any, ...] | None:
 
 def _ports(text: str) -> tuple[Any, ...] | None:
     match = _ADJUST.search(text)
-    return match and (int(match[1]), int(match[2]))
+    if match is None:
+        return None
+    six = match[1] == "AF_INET6" and match[5]
+    return int(match[2]), int(match[3]), (match[5] if six else match[4]) or ""
 
 
 def _state(text: str) -> tuple[Any, ...] | None:
@@ -151,6 +155,12 @@ def _pid(text: str) -> tuple[Any, ...] | None:
 def block_request(text: str) -> tuple[Any, ...] | None:
     """Of a block event: device, what (R, W, F and flags), first sector, sectors."""
     match = _BLOCK.match(text)
+    return match and (f"{match[1]}:{match[2]}", match[3], int(match[4]), int(match[5]))
+
+
+def bio(text: str) -> tuple[Any, ...] | None:
+    """Of a queued block I/O: device, what, first sector, sectors."""
+    match = _BIO.match(text)
     return match and (f"{match[1]}:{match[2]}", match[3], int(match[4]), int(match[5]))
 
 

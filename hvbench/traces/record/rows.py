@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from attrs import define, field
@@ -35,6 +36,7 @@ class Process:
     threads: list[Thread] = field(factory=list)
     started: bool = False  # inside the recording
     exited_ns: int = -1
+    calls: Counter[int] = field(factory=Counter)  # system calls made, by number
     tier: str = ""  # empty: left out
 
     @property

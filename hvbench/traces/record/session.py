@@ -8,6 +8,7 @@ import datetime
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -21,9 +22,10 @@ from hvbench import __version__
 from hvbench.errors import UserError
 from hvbench.traces.check import require_valid
 from hvbench.traces.format import PAGE_SIZE, SALT, Trace, make_trace, name_hash, write_trace
-from hvbench.traces.record import procfs
+from hvbench.traces.record import block_requests, procfs
 from hvbench.traces.record.builder import Builder, Selection
 from hvbench.traces.record.ftrace import Capture, in_nanoseconds, parse
+from hvbench.traces.record.perf import NOTE, PerfSession
 from hvbench.traces.record.target import Launched, Target, attached, group
 from hvbench.traces.record.timeline import FAULT_NS, Timeline
 from hvbench.traces.record.tracefs import Session, find_tracefs
@@ -76,6 +78,7 @@ class Recording:
     recorder_cpu_s: float = 0.0
     clock: str = "mono"
     interrupted: bool = False
+    blocks: Capture = field(factory=Capture)  # block requests of the whole machine
 
     def contents(self) -> set[int]:
         return {value for states in [self.before, *self.snapshots] for s in states for value in s.contents.values()}
@@ -92,11 +95,23 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
         raise UserError(f"{what} to record: give a command after `--`, or --pid, or --cgroup, and one of them only")
     if options.runs > 1 and not options.command:
         raise UserError(f"--runs {options.runs}: {given[0]} cannot be run again; only a command can")
+    if options.command:
+        known_program(options.command[0])
     root, why = find_tracefs()
+    if options.without_root:
+        root, why = None, f"--without-root {options.without_root}"
+    reasons: list[str] = []
     if root is None:
-        from hvbench.traces.record.unprivileged import record_unprivileged
+        mode, reasons = without_root(options, why)
+        if mode == "proc":
+            from hvbench.traces.record.unprivileged import record_unprivileged
 
-        return record_unprivileged(options, output, why, say)
+            return record_unprivileged(options, output, "; ".join(reasons), say)
+        say(f"recording less than is possible, by {mode}: {'; '.join(reasons)}")
+        if mode == "strace":
+            from hvbench.traces.record.stracing import record_strace
+
+            return record_strace(options, output, reasons, say)
     recordings: list[Recording] = []
     for number in range(options.runs):
         if options.runs > 1:
@@ -108,7 +123,7 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
     common: set[int] = set()
     if len(recordings) > 1:
         common = set.intersection(*(item.contents() for item in recordings))
-    trace = build(options, last, frozenset(common))
+    trace = build(options, last, frozenset(common), reasons)
     require_valid(trace)
     written = write_trace(output, trace.meta, trace.columns)
     say(
@@ -118,6 +133,21 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
     for sentence in written.meta["degraded"]:
         say(f"  note: {sentence}")
     return written
+
+
+def without_root(options: Options, why: str) -> tuple[str, list[str]]:
+    """The best of perf, strace and /proc that works here, and why none better. Raises `UserError` for a chosen one."""
+    from hvbench.traces.record import perf, stracing
+
+    reasons = [why]
+    for mode in (options.without_root,) if options.without_root else ("perf", "strace"):
+        not_this = perf.why_not() if mode == "perf" else stracing.why_not(options) if mode == "strace" else ""
+        if not not_this:
+            return mode, reasons
+        if options.without_root:
+            raise UserError(f"--without-root {mode}: {not_this}")
+        reasons.append(not_this)
+    return "proc", reasons
 
 
 def target_of(options: Options) -> Target:
@@ -135,6 +165,12 @@ def default_buffer_mib() -> int:
     return max(4, min(512, memory // 16 // (os.cpu_count() or 1) >> 20))
 
 
+def known_program(name: str) -> None:
+    """Raises `UserError` for a program that is not there."""
+    if shutil.which(name) is None:
+        raise UserError(f"{name}: no such program; give the command after `--`")
+
+
 def start_stopped(command: list[str]) -> subprocess.Popen[bytes]:
     """Start the command in a process that stops itself before it becomes the command."""
 
@@ -142,10 +178,7 @@ def start_stopped(command: list[str]) -> subprocess.Popen[bytes]:
         # Huge pages would hide which of their 512 pages are touched.
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
-    from shutil import which
-
-    if which(command[0]) is None:
-        raise UserError(f"{command[0]}: no such program; give the command after `--`")
+    known_program(command[0])
     child = subprocess.Popen(
         ["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *command], preexec_fn=prepare, start_new_session=True
     )
@@ -178,12 +211,20 @@ def take_snapshot(pids: list[int], start_over: bool, referenced: bool) -> list[p
     return found
 
 
-def run_once(options: Options, root: Path) -> Recording:
-    """One run of the command under a tracing session of its own."""
+def run_once(options: Options, root: Path | None) -> Recording:
+    """One run of the command under a tracing session of its own; without tracefs (`root`) by perf."""
     buffer = options.buffer_mib or default_buffer_mib()
     recording = Recording(Capture(), 0, time.time())
-    with Session(root, buffer * 1024) as session:
-        recording.missing = dict(session.missing)
+    with contextlib.ExitStack() as stack:
+        session: Session | PerfSession
+        blocks: Session | None = None
+        if root is None:
+            session = stack.enter_context(PerfSession(buffer * 1024))
+            recording.missing = dict(session.missing)
+        else:
+            session = stack.enter_context(Session(root, buffer * 1024))
+            blocks = stack.enter_context(Session(root, buffer * 128, block_requests.EVENTS, (), "-block"))
+            recording.missing = {**session.missing, **blocks.missing}
         recording.clock = session.clock
         target = target_of(options)
         try:
@@ -202,6 +243,8 @@ def run_once(options: Options, root: Path) -> Recording:
             steal = procfs.steal_ns()
             begin = time.monotonic()
             recording.start_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            if blocks is not None:
+                blocks.start()
             session.start()
             if target.waits and not options.delay_s:
                 target.go()
@@ -209,17 +252,25 @@ def run_once(options: Options, root: Path) -> Recording:
                 _watch(options, session, target, recording, begin)
             except KeyboardInterrupt:
                 recording.interrupted = True
+            recording.recorder_cpu_s = session.cpu_s() if isinstance(session, PerfSession) else 0.0
             session.stop()
+            if blocks is not None:
+                blocks.stop()
             recording.wall_s = time.monotonic() - begin
             recording.steal_ns = procfs.steal_ns() - steal
             spent = resource.getrusage(resource.RUSAGE_SELF)
-            recording.recorder_cpu_s = spent.ru_utime + spent.ru_stime - usage.ru_utime - usage.ru_stime
+            recording.recorder_cpu_s += spent.ru_utime + spent.ru_stime - usage.ru_utime - usage.ru_stime
             if target.alive():
                 recording.snapshots.append(take_snapshot(_members(options, target), False, True))
         finally:
             target.end()
         recording.capture = parse(session.lines())
         recording.lost = session.lost() + recording.capture.lost
+        if isinstance(session, PerfSession):
+            recording.blocks = parse(session.block_lines(), block_requests.READERS)
+        elif blocks is not None:
+            recording.blocks = parse(blocks.lines(), block_requests.READERS)
+            recording.lost += blocks.lost() + recording.blocks.lost
     return recording
 
 
@@ -243,7 +294,9 @@ def names_of(state: procfs.ProcessState) -> set[str]:
     return {state.comm, *state.titles}
 
 
-def _watch(options: Options, session: Session, target: Target, recording: Recording, begin: float) -> None:
+def _watch(
+    options: Options, session: Session | PerfSession, target: Target, recording: Recording, begin: float
+) -> None:
     """Wait for the end of the target, of the time, or of the buffer; take snapshots on the way."""
     next_snapshot = begin + options.snapshot_s if options.snapshot_s else float("inf")
     followed = set(target.pids())
@@ -288,9 +341,10 @@ def _alive(pid: int) -> bool:
     return procfs.read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"], ["X"])
 
 
-def build(options: Options, recording: Recording, common: frozenset[int]) -> Trace:
-    """The trace of one recording."""
-    degraded = [f"no {event} on this kernel: {loss} not recorded" for event, loss in recording.missing.items()]
+def build(options: Options, recording: Recording, common: frozenset[int], why: list[str]) -> Trace:
+    """The trace of one recording; `why` says what kept it from root's way."""
+    degraded = [f"recorded by perf: {text}" for text in why] + ([NOTE] if why else [])
+    degraded += [f"no {event} on this kernel: {loss} not recorded" for event, loss in recording.missing.items()]
     if recording.lost:
         degraded.append(f"{recording.lost} events were lost: use a larger --buffer or a shorter recording")
     if recording.interrupted and options.command:
@@ -325,7 +379,20 @@ def build(options: Options, recording: Recording, common: frozenset[int]) -> Tra
     if not len(built.columns["op"]):
         raise UserError("nothing was recorded: no process matched --tier, or the command did nothing")
     meta = {"format": 1, **header(options, recording), **built.meta}
+    if why:
+        meta["recorder"] = {**meta["recorder"], "mode": "perf"}
+    measured = _blocks(recording, builder)
+    if measured:
+        meta["recorded"] = measured
     return make_trace(meta, built.columns)
+
+
+def _blocks(recording: Recording, builder: Builder) -> dict[str, Any]:
+    """What was measured of the job's block requests."""
+    threads = frozenset(thread.tid for process in builder.guests() for thread in process.threads)
+    requests = block_requests.Requests(threads)
+    requests.add(in_nanoseconds(recording.blocks))
+    return requests.summary()
 
 
 def described(options: Options) -> str:

@@ -50,6 +50,7 @@ class Timeline:
     by_tid: dict[int, Thread] = field(factory=dict)
     by_pid: dict[int, Process] = field(factory=dict)
     sockets: list[tuple[str, int, int, int]] = field(factory=list)  # socket, time, own port, other port
+    addresses: dict[tuple[int, int], str] = field(factory=dict)  # own port, other port -> the other's address
     opened: list[tuple[int, int, int]] = field(factory=list)  # time, port, port: a connection begins
     end_ns: int = 0
     made: int = 0  # processes ever made: their indices stay unique
@@ -426,6 +427,7 @@ class Timeline:
         number, arguments = event.args
         thread.syscall, thread.arguments, thread.syscall_since = number, arguments, now
         thread.counts["syscalls"] += 1
+        thread.process.calls[number] += 1
         if syscalls.is_timed(number, arguments):
             thread.counts["timer_programs"] += 1
         if number == syscalls.NUMBERS["prctl"] and arguments and arguments[0] == syscalls.MARK_OPTION:
@@ -606,7 +608,8 @@ class Timeline:
     def _ports(self, event: Event, now: int) -> None:
         thread = self.by_tid.get(event.tid)
         if thread is not None:
-            thread.ports = event.args
+            thread.ports = event.args[:2]
+            self.addresses[thread.ports] = event.args[2]
 
     def _state(self, event: Event, now: int) -> None:
         own, other, _, new = event.args

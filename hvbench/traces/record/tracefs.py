@@ -72,9 +72,10 @@ class Session:
         buffer_kib: int,
         events: Mapping[str, str] = EVENTS,
         essential: Sequence[str] = ESSENTIAL,
+        name: str = "",
     ) -> None:
         self.events, self.essential = events, essential
-        self.path = root / "instances" / f"hvbench-{os.getpid()}"
+        self.path = root / "instances" / f"hvbench-{os.getpid()}{name}"
         self.buffer_kib = buffer_kib
         self.missing: dict[str, str] = {}
         self.clock = "mono"

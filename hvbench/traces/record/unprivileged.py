@@ -59,8 +59,14 @@ class Sampler:
     threads: dict[int, Sampled] = field(factory=dict)
     processes: dict[int, Process] = field(factory=dict)
     resident: dict[int, int] = field(factory=dict)
+    late: int = 0  # readings that did not come in time
+    last: int = -1
 
     def read(self, pids: list[int], now: int) -> None:
+        """Read all threads of these processes, and their memory."""
+        if self.last >= 0:
+            self.late += max(0, int((now - self.last) / (SAMPLE_S * 1e9)) - 1)
+        self.last = now
         present = set()
         for pid in pids:
             try:
@@ -151,6 +157,8 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
     """As `session.record`, from /proc alone; `why` says what kept it from more."""
     say(f"recording less than is possible: {why}")
     degraded = [f"recorded without tracefs: {why}", *MISSING]
+    if options.runs > 1:
+        degraded.append("recorded once: no content can be told to be common to independent runs")
     for sentence in degraded[1:]:
         say(f"  missing: {sentence}")
     recording = Recording(Capture(), 0, time.time())
@@ -178,6 +186,9 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         recording.wall_s = (time.monotonic_ns() - start) / 1e9
         recording.recorder_cpu_s = time.process_time() - spent
         recording.steal_ns = procfs.steal_ns() - steal
+        recording.lost = sampler.late
+        if sampler.late:
+            degraded.append(f"{sampler.late} samples are missing: the recorder was not run in time")
     finally:
         with contextlib.suppress(OSError):
             target.end()
@@ -194,6 +205,7 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
     written = write_trace(output, trace.meta, trace.columns)
     say(
         f"{output}: {len(written)} operations in {meta['span_ns'] / 1e9:.2f} s; recorder used "
-        f"{recording.recorder_cpu_s / max(recording.wall_s, 1e-9):.1%} of a CPU meanwhile"
+        f"{recording.recorder_cpu_s / max(recording.wall_s, 1e-9):.1%} of a CPU meanwhile, "
+        f"{recording.lost} events lost"
     )
     return written
