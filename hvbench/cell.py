@@ -155,6 +155,7 @@ class CellResult:
     `axis_asks` counts, per axis, the times the kernel reached one of its hooks, insert and admission hooks
     and unimplemented ones (answered by their defaults) included: 0 proves that no other choice there could
     have changed the result. `axis_digest` is a digest of each axis's trace of (hook, arguments, answer).
+    `vcpu_ready_ns` has, per VM, how long each of its vCPUs was runnable and waited for a pCPU, ns: its steal.
     `notes` are sentences that the tables must carry (sampled touches, a warm-up shorter than a loop ...);
     `ignored` is what of the workload's settings the scheduler does not honour (hvbench.honours).
     """
@@ -163,6 +164,7 @@ class CellResult:
     reason: str = ""
     metrics: dict[str, float | int] = field(factory=dict)
     vms: list[dict[str, float | int | str]] = field(factory=list)
+    vcpu_ready_ns: list[list[int]] = field(factory=list)
     axis_asks: dict[str, int] = field(factory=dict)
     axis_digest: dict[str, str] = field(factory=dict)
     wall_s: float = 0.0

@@ -67,7 +67,13 @@ def _write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def _write_json(rows: Sequence[Row], path: Path) -> None:
     full = [
-        {**flat, "vms": row.result.vms, "axis_asks": row.result.axis_asks, "notes": row.result.notes}
+        {
+            **flat,
+            "vms": row.result.vms,
+            "vcpu_ready_ns": row.result.vcpu_ready_ns,
+            "axis_asks": row.result.axis_asks,
+            "notes": row.result.notes,
+        }
         for flat, row in zip(records(rows), rows, strict=True)
     ]
     path.write_text(json.dumps(_finite(full), indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -61,10 +61,21 @@ def cpu_metrics(memory: HostMemory) -> dict[str, float | int]:
     }
 
 
+def _vcpus(memory: HostMemory, vm: int) -> Any:
+    """The records of a VM's vCPUs."""
+    row = memory.tables["vm"][vm]
+    return memory.tables["vcpu"][int(row["first_vcpu"]) : int(row["first_vcpu"] + row["vcpus"])]
+
+
+def vcpu_ready_ns(memory: HostMemory, vm: int) -> list[int]:
+    """How long each vCPU of a VM was runnable and waited for a pCPU."""
+    return [int(time) for time in _vcpus(memory, vm)["ready_ns"]]
+
+
 def vm_cpu_metrics(memory: HostMemory, vm: int) -> dict[str, float | int]:
     """The CPU side of one VM."""
     row = memory.tables["vm"][vm]
-    mine = memory.tables["vcpu"][int(row["first_vcpu"]) : int(row["first_vcpu"] + row["vcpus"])]
+    mine = _vcpus(memory, vm)
     total = max(1, measured_ns(memory) * len(memory.tables["pcpu"]))
     counts = histograms(memory)[vm]
     return {

@@ -98,6 +98,7 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         return finish(CellResult(status, reason), memory, started)
     result = CellResult("ok")
     result.vms = vm_metrics(plan, memory, cell, path, stop)
+    result.vcpu_ready_ns = [readout.vcpu_ready_ns(memory, vm) for vm in range(len(cell.workload.vms))]
     if plan.open_loop:
         summarise_open(result, memory)
     else:

@@ -134,10 +134,15 @@ def _config() -> dict[str, str]:
     raise UserError("this kernel's configuration is not to be found in /proc/config.gz or /boot: HZ is not known")
 
 
-def _device(folder: Path) -> dict[str, str]:
+def device_number(folder: Path) -> str:
+    """The disk that a folder is on, as events name it."""
     device = folder.stat().st_dev
-    queue = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue")
-    made = {"number": f"{os.major(device)}:{os.minor(device)}"}
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def _device(folder: Path) -> dict[str, str]:
+    made = {"number": device_number(folder)}
+    queue = Path(f"/sys/dev/block/{made['number']}/queue")
     for name in ("write_cache", "scheduler", "nr_requests", "rotational"):
         if (queue / name).exists():
             made[name] = (queue / name).read_text().strip()

@@ -45,6 +45,8 @@ from hvbench.state.schema import FIRST_MEMORY_SLOT
 
 MOST_SCANNED = 1 << 24
 """Pages that one request may have scanned."""
+MOST_BALLOON_RATE = 1_000_000_000
+"""Pages a second of a balloon driver: a nanosecond a page."""
 
 
 @jit
@@ -110,7 +112,12 @@ def serve_memory(host: Any, at: int) -> None:
             return
         watch_page(host, a, b)
     elif what == O_DRIVER:
+        if b < 0 or b > MOST_BALLOON_RATE:
+            fail(host, E_RANGE, r.row, b, MOST_BALLOON_RATE)
+            return
         mc.deflate_on_oom = 1 if a else 0
+        if b > 0:
+            mc.balloon_rate = b
     else:
         fail(host, E_OUTBOX_KIND, r.row, what, a)
 

@@ -104,10 +104,11 @@ def watched(host: Any, page: int) -> bool:
 
 
 @jit
-def set_balloon_driver(host: Any, deflate_on_oom: int) -> None:
-    """Whether guests without memory take pages out of their balloons before they kill a process.
-    [virtio: VIRTIO_BALLOON_F_DEFLATE_ON_OOM]"""
-    request(host, O_DRIVER, deflate_on_oom, 0, 0, 0)
+def set_balloon_driver(host: Any, deflate_on_oom: int, pages_per_s: int = 0) -> None:
+    """Whether guests without memory take pages out of their balloons before they kill a process, and how many pages a
+    second their driver moves, 1 to 10**9; 0: as it is (12,800 from the start).
+    [virtio: VIRTIO_BALLOON_F_DEFLATE_ON_OOM, and no limit; ESX vmmemctl: a limit]"""
+    request(host, O_DRIVER, deflate_on_oom, pages_per_s, 0, 0)
 
 
 @jit

@@ -270,6 +270,7 @@ def test_a_background_vm_keeps_to_its_times_and_has_no_slowdown(tmp_path: Path) 
     assert load["ready_ns"] == 10 * ms
     assert load["request_latency_p50_ns"] == pytest.approx(15 * ms, rel=1 / 32)
     assert "slowdown" in job and "slowdown" not in load
+    assert result.vcpu_ready_ns == [[10 * ms], [10 * ms]]
 
 
 def test_another_word_for_replay_is_refused() -> None:

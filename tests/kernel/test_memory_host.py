@@ -461,6 +461,32 @@ def test_a_balloon_inflates_at_its_rate():
     assert 900 <= memory.tables["vmem"]["ballooned"][0] <= 1400
 
 
+@pytest.mark.parametrize(("rate", "taken"), [(0, 3_328), (12_800, 3_328), (1_000_000_000, 10_000)])
+def test_a_policy_says_how_fast_the_driver_is(rate, taken):
+    """Of 10,000 pages in a quarter of a second: 3,200 and the step begun, if it says nothing; all without a limit."""
+
+    def mem_init(host, now):
+        set_balloon_driver(host, 0, rate)
+
+    memory = rig.run(
+        [idle()],
+        [GuestMemory(12_000)],
+        [[(ANON, 10)]],
+        stack(made(mem_init=mem_init, mem_balloon_target=fixed(2_000).mem_balloon_target)),
+        frames=16_000,
+        horizon_ns=SECOND // 4,
+    )
+    assert memory.tables["vmem"]["ballooned"][0] == taken
+
+
+@pytest.mark.parametrize("rate", [-1, 1_000_000_001])
+def test_another_rate_of_the_driver_is_illegal(rate):
+    def mem_init(host, now):
+        set_balloon_driver(host, 0, rate)
+
+    assert outcome(made(mem_init=mem_init)) == E_RANGE
+
+
 def test_a_guest_without_a_driver_has_no_balloon():
     memory = rig.run([idle()], [GuestMemory(1000, balloon=False)], [[(ANON, 10)]], stack(fixed(100)))
     assert memory.tables["vmem"]["ballooned"][0] == 0

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -23,8 +24,9 @@ from hvbench.traces.check import check_trace
 from hvbench.traces.format import FLAG_COMMON, OPS, Trace, page_identity, read_trace
 from hvbench.traces.info import format_info, trace_info
 from hvbench.traces.record import qemu, tracefs
+from hvbench.traces.record.guest import Guest
 from hvbench.traces.record.guest_memory import Memory
-from hvbench.traces.record.guest_rows import dump_offset
+from hvbench.traces.record.guest_rows import Parts, dump_offset, ports
 from hvbench.traces.record.qmp import Qmp, QmpError, QmpGone
 
 Make = Callable[..., FakeQemu]
@@ -130,8 +132,6 @@ def test_what_changes_in_memory_is_touched_in_between(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_a_dump_is_told_by_its_growth(tmp_path: Path) -> None:
-    import struct
-
     file = tmp_path / "p.pcap"
     stamps_us = [100, 5_100, 12_000, 20_000]
     data = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
@@ -148,6 +148,45 @@ def test_the_clock_of_a_dump_is_told_by_its_growth(tmp_path: Path) -> None:
     # without any growth seen, all that is known is that it was meanwhile
     _, unsure = dump_offset(file, [(shift, shift + 1, len(data)), (shift + 10**9, shift + 10**9 + 1, len(data))])
     assert unsure >= 10**9
+
+
+def test_traffic_between_recorded_guests_counts_once(tmp_path: Path) -> None:
+    """Both ports saw it; a third party, and a neighbour's address behind a router, are outside."""
+    macs = {"one": "52:54:00:00:00:0a", "two": "52:54:00:00:00:0b", "gate": "52:54:00:00:00:ff"}
+    told = {"one": "10.0.0.1", "two": "10.0.0.2", "gate": "9.9.9.9"}
+
+    def dump(name: str, *frames: tuple[str, str, int]) -> Guest:
+        data = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+        for i, (source, target, size) in enumerate(frames):
+            ether = bytes.fromhex((macs[target] + macs[source]).replace(":", "")) + b"\x08\x00"
+            addresses = socket.inet_aton(told[source]) + socket.inet_aton(told[target])
+            ip = struct.pack(">BBHHHBBH", 0x45, 0, 28 + size, 0, 0, 64, 17, 0) + addresses
+            raw = ether + ip + struct.pack(">HHHH", 5000, 5000, 8 + size, 0) + bytes(size)
+            data += struct.pack("<IIII", 0, 1000 * i, len(raw), len(raw)) + raw
+        path = tmp_path / f"{name}.pcap"
+        path.write_bytes(data)
+        guest = Guest(Qmp(tmp_path / "none", socket.socket(socket.AF_UNIX)), tier=name, macs=[macs[name]], dumps=[path])
+        guest.sizes[path] = [(10**9, 10**9, 24), (10**9 + 10**8, 10**9 + 10**8, len(data))]
+        return guest
+
+    inner = [("one", "two", 100), ("two", "one", 50)]
+    guests = [dump("one", *inner, ("one", "gate", 10)), dump("two", *inner, ("gate", "two", 7))]
+    parts = Parts(10**9, 10**9, 0)
+    for number, guest in enumerate(guests):
+        ports(parts, guest, number, guests)
+    columns = parts.columns()
+    found = sorted(
+        (parts.threads[columns["thread"][r]]["tier"], tuple(sorted(parts.flows[columns["flow"][r]]["ends"])),
+         int(columns["bytes"][r]))
+        for r in np.flatnonzero(columns["op"] == OPS["send"])
+    )  # fmt: skip
+    assert found == [
+        ("one", ("one", "outside"), 10), ("one", ("one", "two"), 100), ("outside", ("outside", "two"), 7),
+        ("two", ("one", "two"), 50),
+    ]  # fmt: skip
+    assert (columns["op"] == OPS["recv"]).sum() == 4
+    assert {t["process"] for t in parts.threads if t["tier"] == "two"} == {1}
+    assert {t["process"] for t in parts.threads if t["role"] == "outside"} == {2}
 
 
 # what cannot be had -----------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ UNKNOWN = "unknown"
 def by_peer(timeline: Timeline, sockets: Sockets, guests: list[Process], keep_names: bool) -> list[dict[str, Any]]:
     """Of all messages of the guests' threads: peer (a keyed hash of its address, or `local`), port that serves, bytes.
 
-    The port that serves is the one that the connection was opened to; of connections from before, the lower one.
+    The port that serves is the one that was connected to; of connections from before, the lower one.
     """
-    opened = {(own, other): other for _, own, other in timeline.opened}
+    called = {other for _, _, other in timeline.opened}  # the caller's own port is not yet known then
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for thread in (thread for process in guests for thread in process.threads):
         for row in thread.rows:
@@ -30,7 +30,7 @@ def by_peer(timeline: Timeline, sockets: Sockets, guests: list[Process], keep_na
                 continue
             (low, high, _), own = named
             other = high if own == low else low
-            serves = opened.get((own, other)) or opened.get((other, own)) or low
+            serves = low if (low in called) == (high in called) else low if low in called else high
             peer = _name(timeline.addresses.get((own, other), ""), keep_names)
             entry = found.setdefault(
                 (peer, serves),

@@ -96,6 +96,7 @@ class Run:
     # meanwhile ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
+        self.cpu_s, self.steal_ns = -_spent(), -procfs.steal_ns()
         self.started_at = time.time()
         self.start_ns = time.monotonic_ns()
         self.real_minus_mono_ns = time.time_ns() - time.monotonic_ns()
@@ -256,7 +257,6 @@ def record_qemu(options: Options, output: Path, say: Say = print) -> Trace:
 
 
 def _record(run: Run, scratch: Path) -> None:
-    run.cpu_s, run.steal_ns = -_spent(), -procfs.steal_ns()
     try:
         for guest in run.guests:
             guest.switch_on(scratch)
