@@ -434,11 +434,11 @@ def sched_wake(host, vcpu, now):
     if gang.members == 1:
         gang.vtime_ns = max(gang.vtime_ns, host.own.floor_ns - host.params.timeslice_ns)
     let_wait(host, leader)
-    if make_room(host, leader, now) == 1:
-        fill(host)
-    elif gang.costopped == 1:
+    if make_room(host, leader, now) == 0 and gang.costopped == 1:
         v.held = 1
         costop(host, vcpu)
+    # also where gangs were evicted in vain: their pCPUs must not idle until the slot ends
+    fill(host)
 
 
 @hookimpl

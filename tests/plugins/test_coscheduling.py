@@ -83,6 +83,19 @@ def test_a_gang_that_grows_beyond_the_free_pcpus_is_co_stopped() -> None:
     assert numbers(done.vcpu["costopped_ns"]) == [8 * MS, 8 * MS, 0]
 
 
+def test_gangs_evicted_in_vain_are_placed_again() -> None:
+    """At 16 ms the third of a waiting gang wakes, on four pCPUs: the light gang, far ahead, gives its two up, the heavy
+    one keeps its two, and three do not fit."""
+    large = vm([[FOREVER], [FOREVER], [sleep(16 * MS), FOREVER]], vcpus=3)
+    light = vm([[sleep(9 * MS), FOREVER]] * 2, vcpus=2, weight=64)
+    heavy = vm([[FOREVER]] * 2, vcpus=2, weight=16384)
+    spec = host([large, light, heavy], pcpus=4, horizon_ns=19 * MS)
+    ran = who_ran(spec, bundled("cosched_strict"), timeslice_ns=10 * MS)
+    assert sorted(turns[-1][1] for turns in ran.values()) == [3, 4, 5, 6]
+    done = run(spec, bundled("cosched_strict"), "interpreted", timeslice_ns=10 * MS)
+    assert sum(numbers(done.pcpu["idle_ns"])) < MS
+
+
 def test_a_vm_larger_than_the_host_takes_turns_within_itself() -> None:
     spec = host([vm([[FOREVER]] * 3, vcpus=3), vm([[FOREVER]])], pcpus=2, horizon_ns=2 * S)
     done = run(spec, bundled("cosched_strict"), "interpreted", timeslice_ns=5 * MS)

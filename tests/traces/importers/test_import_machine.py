@@ -15,7 +15,7 @@ from test_import_schedlog import rows_of
 
 from hvbench.errors import UserError
 from hvbench.traces.format import OP_NAMES
-from hvbench.traces.importers.oracle import RECORD, Places
+from hvbench.traces.importers.oracle_general import RECORD, Places
 from hvbench.traces.importers.registry import load_formats
 from hvbench.traces.importers.run import Settings
 

@@ -12,7 +12,7 @@ from test_import_schedlog import rows_of
 
 from hvbench.errors import UserError
 from hvbench.traces.format import FLAG_COMMON, FLAG_SAMPLED, FLAG_WRITE, OPS, Trace
-from hvbench.traces.importers.pagehash import ZERO_HASH
+from hvbench.traces.importers.page_hashes import ZERO_HASH
 from hvbench.traces.importers.registry import load_formats
 from hvbench.traces.importers.run import Settings
 
