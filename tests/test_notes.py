@@ -12,7 +12,7 @@ import pytest
 from hvbench.axes import AXES
 from hvbench.cell import Cell, Choice
 from hvbench.plugins import Registry, bind_params
-from hvbench.simulate import short_scan, short_warmup, simulate
+from hvbench.simulate import short_measurement, short_scan, short_warmup, simulate
 from hvbench.workload import Workload, parse_workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,19 @@ def test_a_warm_up_of_one_pass_needs_no_sentence() -> None:
     [((S, 5 * S + 1, S), "b, c"), ((0, S, S), "a"), ((0, 9 * S, 0), "a, b, c, d")],
 )
 def test_a_shorter_one_names_the_vms(first_loop_ns: tuple[int, ...], names: str) -> None:
-    assert passed(*first_loop_ns) == [f"w: the warm-up of 5s is shorter than one pass of the trace of {names}."]
+    (said,) = passed(*first_loop_ns)
+    assert said.startswith(f"w: the warm-up of 5s is shorter than one pass of the trace of {names}: ")
+
+
+@pytest.mark.parametrize(("open_loop", "names"), [(False, "b, c, d"), (True, "")])
+def test_less_than_a_pass_measured_is_said_where_rates_count(open_loop: bool, names: str) -> None:
+    vms = [SimpleNamespace(name=name) for name in "abcd"]
+    groups = [SimpleNamespace(vms=vms) for vms in ((0,), (2, 1), (3,))]
+    plan: Any = SimpleNamespace(workload=SimpleNamespace(name="w", vms=vms), groups=groups, open_loop=open_loop)
+    memory: Any = SimpleNamespace(tables={"group": {"first_loop_ns": np.array([S, 5 * S + 1, 0])}})
+    said = short_measurement(plan, memory, 5 * S)
+    assert len(said) == bool(names)
+    assert all(text.startswith(f"w: less than one pass of the trace of {names} is measured") for text in said)
 
 
 def test_a_slow_scanner_is_named_in_memory_workloads(tmp_path: Path) -> None:
