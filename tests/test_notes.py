@@ -116,5 +116,5 @@ def test_results_carry_their_notes(tmp_path: Path) -> None:
     short = simulate(cell(workload(tmp_path, warmup="1s"), ("ksm", {})))
     assert short.status == "ok", short.reason
     assert len(short.notes) == 2
-    assert "of vm-0, vm-1, vm-2, vm-3." in short.notes[0] and "ksm" in short.notes[1]
+    assert "of vm-0, vm-1, vm-2, vm-3: " in short.notes[0] and "ksm" in short.notes[1]
     assert simulate(cell(workload(tmp_path))).notes == []
