@@ -420,11 +420,16 @@ def short_scan(cell: Cell) -> list[str]:
 
 
 def note_ignored(result: CellResult, cell: Cell) -> None:
-    """Mark a result whose workload sets something that the scheduler does not honour."""
-    choice = cell.choices["scheduler"]
-    honours = choice.policies[0][0].honours
-    result.ignored = list(unhonoured(cell.workload, honours))
-    result.notes += sentence(cell.workload, choice.label, honours)
+    """Mark a result whose workload sets something that the scheduler or the memory policies do not honour."""
+    for axis in ("scheduler", "memory"):
+        choice = cell.choices[axis]
+        honours = frozenset().union(*(policy.honours for policy, _ in choice.policies))
+        ignored = list(unhonoured(cell.workload, honours, axis))
+        if axis == "scheduler":
+            result.ignored = ignored
+        else:
+            result.ignored_memory = ignored
+        result.notes += sentence(cell.workload, choice.label, honours, axis)
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 from hvbench.axes import AXES
-from hvbench.cell import Cell, Choice
+from hvbench.cell import Cell, CellResult, Choice
 from hvbench.plugins import Registry, bind_params
-from hvbench.simulate import short_measurement, short_scan, short_warmup, simulate
+from hvbench.simulate import note_ignored, short_measurement, short_scan, short_warmup, simulate
 from hvbench.workload import Workload, parse_workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,3 +119,19 @@ def test_results_carry_their_notes(tmp_path: Path) -> None:
     assert len(short.notes) == 2
     assert "of vm-0, vm-1, vm-2, vm-3: " in short.notes[0] and "ksm" in short.notes[1]
     assert simulate(cell(workload(tmp_path))).notes == []
+
+
+@pytest.mark.parametrize(
+    ("stack", "ignored"),
+    [((("static", {}),), ["limit"]), ((("ksm", {}), ("overcommit", {})), []), ((("idle_tax", {}),), [])],
+)
+def test_a_memory_limit_that_no_layer_holds_is_said(
+    tmp_path: Path, stack: tuple[tuple[str, dict[str, str]], ...], ignored: list[str]
+) -> None:
+    made = workload(tmp_path)
+    vms = tuple(attrs.evolve(vm, spec=attrs.evolve(vm.spec, memory_limit_pages=1000)) for vm in made.vms)
+    result = CellResult("ok")
+    note_ignored(result, cell(attrs.evolve(made, vms=vms), *stack))
+    assert result.ignored_memory == ignored and result.ignored == []
+    named = [note for note in result.notes if "does not honour what the workload sets: limit of vm-0" in note]
+    assert len(named) == len(ignored)
