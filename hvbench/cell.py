@@ -157,7 +157,8 @@ class CellResult:
     have changed the result. `axis_digest` is a digest of each axis's trace of (hook, arguments, answer).
     `vcpu_ready_ns` has, per VM, how long each of its vCPUs was runnable and waited for a pCPU, ns: its steal.
     `notes` are sentences that the tables must carry (sampled touches, a warm-up shorter than a loop ...);
-    `ignored` is what of the workload's settings the scheduler does not honour (hvbench.honours).
+    `ignored` is what of the workload's settings the scheduler does not honour, `ignored_memory` what the memory
+    policies do not (hvbench.honours).
     """
 
     status: str
@@ -172,6 +173,7 @@ class CellResult:
     decisions: int = 0
     notes: list[str] = field(factory=list)
     ignored: list[str] = field(factory=list)
+    ignored_memory: list[str] = field(factory=list)
 
     def to_json(self) -> str:
         """As text for the store."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hvbench.axes import POLICY_AXES
 from hvbench.errors import UserError
-from hvbench.study import Finding, subject, together
+from hvbench.study import Finding, together
 
 SUFFIXES = (".png", ".svg", ".pdf")
+NAMES = {"slowdown_geomean": "slowdown", "request_latency_p99_ns": "p99 response"}
 
 
 def check_picture(path: Path) -> None:
@@ -25,58 +27,47 @@ def check_picture(path: Path) -> None:
 
 
 def draw_study(findings: Sequence[Finding], path: Path) -> None:
-    """A field a workload and policy axis, a square a point: the axis's worst choice over its best."""
+    """A row a workload; a field a response and policy axis; a square a point: the axis's worst choice over its best."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    groups = together(findings)
     cpus = sorted({finding.point.cpu for finding in findings})
     memories = sorted({finding.point.memory for finding in findings})
+    bases = list(dict.fromkeys(finding.point.base for finding in findings))
+    responses = list(dict.fromkeys(finding.response for finding in findings))
+    columns = [(response, axis) for response in responses for axis in POLICY_AXES]
     ratios = [e.ratio for f in findings for axis, e in f.effects.items() if axis in POLICY_AXES]
     scale = LogNorm(vmin=1.0, vmax=max(1.1, *ratios) if ratios else 1.1)
     figure, fields = pyplot.subplots(
-        len(groups),
-        len(POLICY_AXES),
-        figsize=(1.6 + 1.0 * len(cpus) * len(POLICY_AXES), 0.9 + 0.95 * len(memories) * len(groups)),
+        len(bases),
+        len(columns),
+        figsize=(1.4 + 0.65 * len(cpus) * len(columns), 0.7 + 0.42 * max(3, len(memories)) * len(bases)),
         squeeze=False,
         layout="constrained",
     )
     image = None
-    for i, same in enumerate(groups):
-        for j, axis in enumerate(POLICY_AXES):
-            field = fields[i][j]
-            values = [[float("nan")] * len(cpus) for _ in memories]
-            for finding in same:
-                if axis in finding.effects:
-                    row, column = memories.index(finding.point.memory), cpus.index(finding.point.cpu)
-                    ratio = finding.effects[axis].ratio
-                    values[row][column] = ratio
-                    light = scale(ratio) < 0.6
-                    mark = " *" if finding.strongest == axis else ""
-                    field.text(
-                        column,
-                        row,
-                        f"×{ratio:.2f}{mark}",
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="black" if light else "white",
-                    )
-            image = field.imshow(values, norm=scale, cmap="YlOrBr", origin="lower", aspect="auto")
-            field.set_title(f"{subject(same)}: {axis}", fontsize=9)
-            field.set_xticks(range(len(cpus)), [f"{cpu:g}" for cpu in cpus])
-            field.set_yticks(range(len(memories)), [f"{memory:g}" for memory in memories])
-            field.tick_params(labelsize=8)
-            if i == len(groups) - 1:
-                field.set_xlabel("vCPUs a pCPU", fontsize=8)
-            if j == 0:
-                need = "touched" if same[0].point.touched else "configured"
-                field.set_ylabel(f"memory {need} / there", fontsize=8)
+    for same in together(findings):
+        for axis in POLICY_AXES:
+            row = bases.index(same[0].point.base)
+            column = columns.index((same[0].response, axis))
+            image = _draw_field(fields[row][column], same, axis, scale, cpus, memories)
+    for row, base in enumerate(bases):
+        need = "touched" if any(f.point.touched for f in findings if f.point.base == base) else "configured"
+        fields[row][0].set_ylabel(f"{base}\nmemory {need} / there", fontsize=8)
+    for column, (response, axis) in enumerate(columns):
+        fields[0][column].set_title(f"{axis}: {NAMES[response]}", fontsize=9)
+        fields[-1][column].set_xlabel("vCPUs a pCPU", fontsize=8)
+    for field in fields.flat:
+        field.label_outer()
     if image is not None:
-        bar = figure.colorbar(image, ax=fields, label="worst choice over best (* the larger of the two)")
+        bar = figure.colorbar(image, ax=fields, fraction=0.03, label="worst choice over best (* the larger of the two)")
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         bar.ax.tick_params(labelsize=8)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -85,3 +76,23 @@ def draw_study(findings: Sequence[Finding], path: Path) -> None:
     finally:
         part.unlink(missing_ok=True)
         pyplot.close(figure)
+
+
+def _draw_field(
+    field: Any, same: Sequence[Finding], axis: str, scale: Any, cpus: Sequence[float], memories: Sequence[float]
+) -> Any:
+    """One axis of one workload and response; points that were not measured stay white."""
+    values = [[float("nan")] * len(cpus) for _ in memories]
+    for finding in same:
+        if axis not in finding.effects:
+            continue
+        row, column = memories.index(finding.point.memory), cpus.index(finding.point.cpu)
+        ratio = finding.effects[axis].ratio
+        values[row][column] = ratio
+        text = f"×{ratio:.2f}{'*' if finding.strongest == axis else ''}"
+        color = "black" if scale(ratio) < 0.6 else "white"
+        field.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    field.set_xticks(range(len(cpus)), [f"{cpu:g}" for cpu in cpus])
+    field.set_yticks(range(len(memories)), [f"{memory:g}" for memory in memories])
+    field.tick_params(labelsize=8)
+    return field.imshow(values, norm=scale, cmap="YlOrBr", origin="lower", aspect="auto")

@@ -34,7 +34,7 @@ from hvbench import units
 from hvbench.axes import AXES, COST_AXES, axis_of_hook, looks_like_hook
 from hvbench.errors import UserError
 from hvbench.guarded_import import ImportEnded, guarded
-from hvbench.honours import PROPERTIES
+from hvbench.honours import properties_of
 from hvbench.nearest import did_you_mean
 from hvbench.related import source_digest
 from hvbench.stacks import STACK_HOOK
@@ -394,15 +394,16 @@ def _find_axis(module: ModuleType, hooks: tuple[str, ...]) -> str | None:
 
 
 def _read_honours(module: ModuleType, axis: str) -> frozenset[str]:
-    """What a scheduler says that it honours; nothing where it says nothing."""
+    """What a policy says that it honours; nothing where it says nothing."""
     stated = getattr(module, "HONOURS", ())
     if isinstance(stated, str) or not isinstance(stated, Collection):
         raise UserError(f"HONOURS = {stated!r} is no set of names; write frozenset({{'weight', 'pinning'}})")
-    if stated and axis != "scheduler":
-        raise UserError(f"HONOURS is for schedulers; this is a policy of the axis {axis}")
+    legal = properties_of(axis)
+    if stated and not legal:
+        raise UserError(f"HONOURS is for schedulers and memory policies; this is a policy of the axis {axis}")
     for name in stated:
-        if name not in PROPERTIES:
-            raise UserError(f"HONOURS has {name!r}, which no [[vm]] can set; legal: {', '.join(PROPERTIES)}")
+        if name not in legal:
+            raise UserError(f"HONOURS has {name!r}, which no [[vm]] can set; legal: {', '.join(legal)}")
     return frozenset(stated)
 
 

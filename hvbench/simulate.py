@@ -103,7 +103,13 @@ def simulate(cell: Cell, stop: StopFlag | None = None) -> CellResult:
         summarise_open(result, memory)
     else:
         summarise(result, memory)
-    result.notes = [*memory.notes, *short_warmup(plan, memory, cell.warmup_ns), *short_scan(cell), *origins(plan)]
+    result.notes = [
+        *memory.notes,
+        *short_warmup(plan, memory, cell.warmup_ns),
+        *short_measurement(plan, memory, cell.horizon_ns - cell.warmup_ns),
+        *short_scan(cell),
+        *origins(plan),
+    ]
     note_ignored(result, cell)
     return finish(result, memory, started)
 
@@ -348,7 +354,25 @@ def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
         return []
     names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
     warmup = format_duration(warmup_ns)
-    return [f"{plan.workload.name}: the warm-up of {warmup} is shorter than one pass of the trace of {names}."]
+    return [
+        f"{plan.workload.name}: the warm-up of {warmup} is shorter than one pass of the trace of {names}: "
+        "what it meets for the first time is measured too."
+    ]
+
+
+def short_measurement(plan: Plan, memory: HostMemory, measured_ns: int) -> list[str]:
+    """A sentence where less than one pass of a trace is measured: alone and here, rates are then of different parts."""
+    loops = memory.tables["group"]["first_loop_ns"]
+    if plan.open_loop:
+        return []
+    late = [g for i, g in enumerate(plan.groups) if loops[i] == 0 or loops[i] > measured_ns]
+    if not late:
+        return []
+    names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
+    return [
+        f"{plan.workload.name}: less than one pass of the trace of {names} is measured: alone and here "
+        "these are not the same parts of it, so that a slowdown may be some percent off, and below 1."
+    ]
 
 
 def origins(plan: Plan) -> list[str]:
@@ -396,11 +420,16 @@ def short_scan(cell: Cell) -> list[str]:
 
 
 def note_ignored(result: CellResult, cell: Cell) -> None:
-    """Mark a result whose workload sets something that the scheduler does not honour."""
-    choice = cell.choices["scheduler"]
-    honours = choice.policies[0][0].honours
-    result.ignored = list(unhonoured(cell.workload, honours))
-    result.notes += sentence(cell.workload, choice.label, honours)
+    """Mark a result whose workload sets something that the scheduler or the memory policies do not honour."""
+    for axis in ("scheduler", "memory"):
+        choice = cell.choices[axis]
+        honours = frozenset().union(*(policy.honours for policy, _ in choice.policies))
+        ignored = list(unhonoured(cell.workload, honours, axis))
+        if axis == "scheduler":
+            result.ignored = ignored
+        else:
+            result.ignored_memory = ignored
+        result.notes += sentence(cell.workload, choice.label, honours, axis)
 
 
 def summarise_open(result: CellResult, memory: HostMemory) -> None:

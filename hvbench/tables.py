@@ -230,9 +230,10 @@ def _draw_combinations(
         labels = [combination.labels[axis] for axis in axes]
         if combination.control and labels:
             labels[0] += " (control)"
-        ignored = combination.rows[0].result.ignored
-        if ignored and "scheduler" in axes:
-            labels[axes.index("scheduler")] += f" (ignores {', '.join(ignored)})"
+        result = combination.rows[0].result
+        for axis, ignored in (("scheduler", result.ignored), ("memory", result.ignored_memory)):
+            if ignored and axis in axes:
+                labels[axes.index(axis)] += f" (ignores {', '.join(ignored)})"
         rows.append([*labels, *([combination.status] if bad else []), *numbers])
     all_headers = [*axes, *(["status"] if bad else []), *headers]
     if left_out and show is not None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 from hvbench.axes import AXES
-from hvbench.cell import Cell, Choice
+from hvbench.cell import Cell, CellResult, Choice
 from hvbench.plugins import Registry, bind_params
-from hvbench.simulate import short_scan, short_warmup, simulate
+from hvbench.simulate import note_ignored, short_measurement, short_scan, short_warmup, simulate
 from hvbench.workload import Workload, parse_workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +81,19 @@ def test_a_warm_up_of_one_pass_needs_no_sentence() -> None:
     [((S, 5 * S + 1, S), "b, c"), ((0, S, S), "a"), ((0, 9 * S, 0), "a, b, c, d")],
 )
 def test_a_shorter_one_names_the_vms(first_loop_ns: tuple[int, ...], names: str) -> None:
-    assert passed(*first_loop_ns) == [f"w: the warm-up of 5s is shorter than one pass of the trace of {names}."]
+    (said,) = passed(*first_loop_ns)
+    assert said.startswith(f"w: the warm-up of 5s is shorter than one pass of the trace of {names}: ")
+
+
+@pytest.mark.parametrize(("open_loop", "names"), [(False, "b, c, d"), (True, "")])
+def test_less_than_a_pass_measured_is_said_where_rates_count(open_loop: bool, names: str) -> None:
+    vms = [SimpleNamespace(name=name) for name in "abcd"]
+    groups = [SimpleNamespace(vms=vms) for vms in ((0,), (2, 1), (3,))]
+    plan: Any = SimpleNamespace(workload=SimpleNamespace(name="w", vms=vms), groups=groups, open_loop=open_loop)
+    memory: Any = SimpleNamespace(tables={"group": {"first_loop_ns": np.array([S, 5 * S + 1, 0])}})
+    said = short_measurement(plan, memory, 5 * S)
+    assert len(said) == bool(names)
+    assert all(text.startswith(f"w: less than one pass of the trace of {names} is measured") for text in said)
 
 
 def test_a_slow_scanner_is_named_in_memory_workloads(tmp_path: Path) -> None:
@@ -104,5 +117,21 @@ def test_results_carry_their_notes(tmp_path: Path) -> None:
     short = simulate(cell(workload(tmp_path, warmup="1s"), ("ksm", {})))
     assert short.status == "ok", short.reason
     assert len(short.notes) == 2
-    assert "of vm-0, vm-1, vm-2, vm-3." in short.notes[0] and "ksm" in short.notes[1]
+    assert "of vm-0, vm-1, vm-2, vm-3: " in short.notes[0] and "ksm" in short.notes[1]
     assert simulate(cell(workload(tmp_path))).notes == []
+
+
+@pytest.mark.parametrize(
+    ("stack", "ignored"),
+    [((("static", {}),), ["limit"]), ((("ksm", {}), ("overcommit", {})), []), ((("idle_tax", {}),), [])],
+)
+def test_a_memory_limit_that_no_layer_holds_is_said(
+    tmp_path: Path, stack: tuple[tuple[str, dict[str, str]], ...], ignored: list[str]
+) -> None:
+    made = workload(tmp_path)
+    vms = tuple(attrs.evolve(vm, spec=attrs.evolve(vm.spec, memory_limit_pages=1000)) for vm in made.vms)
+    result = CellResult("ok")
+    note_ignored(result, cell(attrs.evolve(made, vms=vms), *stack))
+    assert result.ignored_memory == ignored and result.ignored == []
+    named = [note for note in result.notes if "does not honour what the workload sets: limit of vm-0" in note]
+    assert len(named) == len(ignored)

@@ -63,7 +63,7 @@ def test_what_a_scheduler_honours_is_taken(tmp_path: Path) -> None:
         (SMALL + '\nHONOURS = "weight"\n', "HONOURS = 'weight' is no set of names"),
         (
             'from hvbench.policy import hookimpl\nHONOURS = {"cap"}\n\n@hookimpl\ndef blk_init(host, now):\n    pass\n',
-            "HONOURS is for schedulers; this is a policy of the axis storage",
+            "HONOURS is for schedulers and memory policies; this is a policy of the axis storage",
         ),
         ("x = 1\n", "registered nothing"),
         (SMALL + '\nAXIS = "speed"\n', "AXIS = 'speed' is no axis; legal: scheduler"),

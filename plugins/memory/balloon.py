@@ -36,6 +36,7 @@ from hvbench.policy import (
 
 AXIS = "memory"
 CLAIMS = frozenset({"balloons"})
+HONOURS = frozenset({"limit"})
 
 
 @frozen

@@ -43,6 +43,7 @@ from hvbench.policy import (
 
 AXIS = "memory"
 CLAIMS = frozenset({"balloons", "gives-back", "taxes-idle-memory"})
+HONOURS = frozenset({"limit"})
 TIMER = 0
 LOOK_NS = 1_000_000_000
 """Each VM's sample is looked at so often: whether its time is over."""

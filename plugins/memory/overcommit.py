@@ -39,6 +39,7 @@ from hvbench.policy import (
 
 AXIS = "memory"
 CLAIMS = frozenset({"overcommits"})
+HONOURS = frozenset({"limit"})
 LIMITS, BLOCKED = 0, 1
 LIMIT_NS = 1_000_000_000
 BLOCKED_NS = 1_000_000
