@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hvbench.errors import UserError
+from hvbench.traces.outputs import check_outputs, check_trace_output
 
 if TYPE_CHECKING:
     from hvbench.traces.format import Trace
@@ -36,11 +37,11 @@ def check(files: tuple[Path, ...], limit: int) -> None:
         try:
             problems = check_file(path, limit)
         except UserError as error:
-            click.echo(str(error), err=True)
+            click.echo(f"hvbench: {error}", err=True)
             bad += 1
             continue
         for problem in problems:
-            click.echo(f"{path}: {problem}", err=True)
+            click.echo(f"hvbench: {path}: {problem}", err=True)
         if problems:
             bad += 1
         else:
@@ -61,7 +62,7 @@ def info(files: tuple[Path, ...], as_json: bool) -> None:
         try:
             figures = trace_info(_read(path))
         except UserError as error:
-            click.echo(str(error), err=True)
+            click.echo(f"hvbench: {error}", err=True)
             bad += 1
             continue
         click.echo(json.dumps({"file": str(path), **figures.as_dict()}) if as_json else format_info(figures))
@@ -81,6 +82,7 @@ def cut(file: Path, begin: str, end: str, output: Path) -> None:
     """Take the part of FILE from one recorded time to another (1.5s, 20min)."""
     from hvbench.traces.handle.cut import cut as cut_trace
 
+    check_trace_output(output, [file])
     begin_ns = _time("--from", begin)
     end_ns = _time("--to", end) if end else None
     source = _read(file)
@@ -99,6 +101,7 @@ def scale(file: Path, time: str, compute: str, memory: str, files: str, output: 
     """Multiply times, compute or memory of FILE by stated factors (2, 0.5, 1/3)."""
     from hvbench.traces.handle.scale import scale as scale_trace
 
+    check_trace_output(output, [file])
     given = {"time": time, "compute": compute, "memory": memory, "files": files}
     factors = {name: _factor(name, text) for name, text in given.items()}
     _write(scale_trace(_read(file), **factors), output)
@@ -112,6 +115,7 @@ def merge(files: tuple[Path, ...], name: str, output: Path) -> None:
     """Let the programs of all FILES run side by side in one guest."""
     from hvbench.traces.handle.merge import merge as merge_traces
 
+    check_trace_output(output, files)
     _write(merge_traces([_read(path) for path in files], name), output)
 
 
@@ -124,6 +128,8 @@ def export(file: Path, csv_path: str, metadata: Path | None) -> None:
     from hvbench.traces.handle.csv import write_csv
     from hvbench.whole import written_whole
 
+    outputs = [("--csv", Path(csv_path))] if csv_path != "-" else []
+    check_outputs(outputs + ([("--metadata", metadata)] if metadata is not None else []), [file])
     source = _read(file)
     if csv_path == "-":
         write_csv(source, sys.stdout.buffer)
@@ -153,8 +159,6 @@ def _write(made: Trace, output: Path) -> None:
     from hvbench.traces.format import write_trace
     from hvbench.units import rounded_duration
 
-    if not output.parent.is_dir():
-        raise UserError(f"{output}: the folder {output.parent} does not exist")
     require_valid(made)
     written = write_trace(output, made.meta, made.columns)
     click.echo(

@@ -17,6 +17,7 @@ from hvbench.traces.format import FORMAT_VERSION, OPS, PAGE_SIZE, SALT, TraceWri
 from hvbench.traces.importers.api import AXES, LISTED, WAIT_CLASSES, Format, Import, names_of, read_options
 from hvbench.traces.importers.sources import RawFile, Source, open_sources
 from hvbench.traces.importers.spool import Spool
+from hvbench.traces.outputs import check_trace_output
 
 
 @define
@@ -101,7 +102,7 @@ def import_files(
         raise UserError(
             f"--expand: {format.name} makes a trace by itself; formats of averages make demand, to be expanded"
         )
-    _check_output(output, paths)
+    check_trace_output(output, paths)
     given = options or {}
     with _progress(paths, progress) as advance:
         files = Files(paths, advance)
@@ -137,16 +138,6 @@ def _expand(demand: Report, output: Path, choice: Any) -> Report:
     made.bytes_read = demand.bytes_read
     made.notes = [*demand.notes, *made.notes]
     return made
-
-
-def _check_output(output: Path, paths: tuple[Path, ...]) -> None:
-    if not output.parent.is_dir():
-        raise UserError(f"{output}: cannot be written: there is no folder {output.parent}")
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; -o names the file to write (.parquet)")
-    for path in paths:
-        if output.exists() and path.exists() and output.samefile(path):
-            raise UserError(f"{output}: is read by this import; -o names another file")
 
 
 def _write_trace(job: Import, output: Path, settings: Settings, files: Files, given: dict[str, Any]) -> Report:

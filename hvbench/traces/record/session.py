@@ -78,10 +78,21 @@ class Recording:
     recorder_cpu_s: float = 0.0
     clock: str = "mono"
     interrupted: bool = False
+    exit_code: int = 0  # of the command; below 0: the signal that ended it; 0 also where it was not its end
     blocks: Capture = field(factory=Capture)  # block requests of the whole machine
 
     def contents(self) -> set[int]:
         return {value for states in [self.before, *self.snapshots] for s in states for value in s.contents.values()}
+
+    def how_it_ended(self) -> list[str]:
+        """A sentence where the command failed."""
+        if self.exit_code > 0:
+            return [f"the command ended with exit code {self.exit_code}"]
+        if self.exit_code < 0:
+            with contextlib.suppress(ValueError):
+                return [f"the command was ended by {signal.Signals(-self.exit_code).name}"]
+            return [f"the command was ended by signal {-self.exit_code}"]
+        return []
 
 
 def record(options: Options, output: Path, say: Say = print) -> Trace:
@@ -117,6 +128,9 @@ def record(options: Options, output: Path, say: Say = print) -> Trace:
         if options.runs > 1:
             say(f"run {number + 1} of {options.runs}")
         recordings.append(run_once(options, root))
+        if number < options.runs - 1:  # of the last one the trace's notes tell
+            for sentence in recordings[-1].how_it_ended():
+                say(f"  note: {sentence}")
         if recordings[-1].interrupted:
             break
     last = recordings[-1]
@@ -157,6 +171,11 @@ def target_of(options: Options) -> Target:
     if options.cgroup:
         return group(options.cgroup)
     return Launched(start_stopped(options.command))
+
+
+def exit_code(target: Target) -> int:
+    """Of a command that has ended by itself, as `Popen.returncode`; 0 while it runs, and for what was attached to."""
+    return (target.child.poll() or 0) if isinstance(target, Launched) else 0
 
 
 def default_buffer_mib() -> int:
@@ -253,6 +272,7 @@ def run_once(options: Options, root: Path | None) -> Recording:
             except KeyboardInterrupt:
                 recording.interrupted = True
             recording.recorder_cpu_s = session.cpu_s() if isinstance(session, PerfSession) else 0.0
+            recording.exit_code = exit_code(target)
             session.stop()
             if blocks is not None:
                 blocks.stop()
@@ -344,6 +364,7 @@ def _alive(pid: int) -> bool:
 def build(options: Options, recording: Recording, common: frozenset[int], why: list[str]) -> Trace:
     """The trace of one recording; `why` says what kept it from root's way."""
     degraded = [f"recorded by perf: {text}" for text in why] + ([NOTE] if why else [])
+    degraded += recording.how_it_ended()
     degraded += [f"no {event} on this kernel: {loss} not recorded" for event, loss in recording.missing.items()]
     if recording.lost:
         degraded.append(f"{recording.lost} events were lost: use a larger --buffer or a shorter recording")
@@ -377,7 +398,8 @@ def build(options: Options, recording: Recording, common: frozenset[int], why: l
     )
     built = builder.build()
     if not len(built.columns["op"]):
-        raise UserError("nothing was recorded: no process matched --tier, or the command did nothing")
+        ended = "; ".join(["", *recording.how_it_ended()])
+        raise UserError(f"nothing was recorded: no process matched --tier, or the command did nothing{ended}")
     meta = {"format": 1, **header(options, recording), **built.meta}
     if why:
         meta["recorder"] = {**meta["recorder"], "mode": "perf"}

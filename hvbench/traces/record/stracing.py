@@ -30,7 +30,7 @@ from hvbench.traces.importers.run import Files, _waits
 from hvbench.traces.record import procfs
 from hvbench.traces.record.ftrace import Capture
 from hvbench.traces.record.guest_rows import Parts
-from hvbench.traces.record.session import Options, Recording, Say, header, start_stopped, target_of
+from hvbench.traces.record.session import Options, Recording, Say, exit_code, header, start_stopped, target_of
 from hvbench.traces.record.syscall_classes import by_class
 from hvbench.traces.record.target import Launched, Target
 from hvbench.traces.record.timeline import Timeline
@@ -185,9 +185,11 @@ def record_strace(options: Options, output: Path, why: list[str], say: Say) -> T
                 degraded.append("interrupted from the keyboard: ends before the command did")
         finally:
             recording.wall_s = (time.monotonic_ns() - start) / 1e9
+            recording.exit_code = exit_code(tracing.target)  # strace ends as its command did
             tracing.end()
         recording.recorder_cpu_s = time.process_time() - spent + tracing.cpu_s
         recording.steal_ns = procfs.steal_ns() - steal
+        degraded.extend(recording.how_it_ended())
         recording.lost = sampler.late
         if sampler.late:
             degraded.append(f"{sampler.late} samples of memory are missing: the recorder was not run in time")
@@ -198,6 +200,8 @@ def record_strace(options: Options, output: Path, why: list[str], say: Say) -> T
         f"{output}: {len(written)} operations in {trace.meta['span_ns'] / 1e9:.2f} s; recorder and strace used "
         f"{recording.recorder_cpu_s / max(recording.wall_s, 1e-9):.1%} of a CPU meanwhile, {recording.lost} events lost"
     )
+    for sentence in recording.how_it_ended():
+        say(f"  note: {sentence}")
     return written
 
 
@@ -214,7 +218,8 @@ def _build(
     job.keep_names = True  # "thread 4711": that is how its processes are found again
     batches = list(strace.read(job))
     if not batches:
-        raise UserError("nothing was recorded: strace saw no system call")
+        ended = "; ".join(["", *recording.how_it_ended()])
+        raise UserError(f"nothing was recorded: strace saw no system call{ended}")
     end = max(int(recording.wall_s * 1e9), job.end_ns - recording.start_ns)
     parts = Parts(recording.start_ns, end, 0)
     numbers = {int(item["name"].split()[1]): item["id"] for item in job.threads if item["name"].startswith("thread ")}

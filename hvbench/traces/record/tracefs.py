@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from hvbench.errors import UserError
+
 ROOTS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 #: Event -> what is lost where the kernel does not have it.
@@ -81,6 +83,16 @@ class Session:
         self.clock = "mono"
 
     def __enter__(self) -> Session:
+        try:
+            return self._enter()
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"no tracing session with a buffer of {self.buffer_kib} KiB for each CPU could be made below "
+                f"{self.path.parent}: {reason}; try a smaller --buffer, or --without-root"
+            ) from error
+
+    def _enter(self) -> Session:
         self.path.mkdir()
         try:
             self._write("tracing_on", "0")

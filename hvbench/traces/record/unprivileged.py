@@ -24,7 +24,7 @@ from hvbench.traces.record import procfs, syscalls
 from hvbench.traces.record.builder import Builder
 from hvbench.traces.record.ftrace import Capture
 from hvbench.traces.record.rows import Process, Thread
-from hvbench.traces.record.session import Options, Recording, Say, header, target_of
+from hvbench.traces.record.session import Options, Recording, Say, exit_code, header, target_of
 from hvbench.traces.record.timeline import Timeline
 
 SAMPLE_S: Final = 0.01
@@ -186,6 +186,8 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         recording.wall_s = (time.monotonic_ns() - start) / 1e9
         recording.recorder_cpu_s = time.process_time() - spent
         recording.steal_ns = procfs.steal_ns() - steal
+        recording.exit_code = exit_code(target)
+        degraded.extend(recording.how_it_ended())
         recording.lost = sampler.late
         if sampler.late:
             degraded.append(f"{sampler.late} samples are missing: the recorder was not run in time")
@@ -195,7 +197,8 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
     builder = Builder(timeline=timeline, selection=options.selection, hide_names=options.hide_names, degraded=degraded)
     built = builder.build()
     if not len(built.columns["op"]):
-        raise UserError("nothing was recorded: the command ended before the first sample, or no --tier matched")
+        ended = "; ".join(["", *recording.how_it_ended()])
+        raise UserError(f"nothing was recorded: the command ended before the first sample, or no --tier matched{ended}")
     meta = {"format": 1, **header(options, recording), **built.meta}
     meta["recorder"] = {**meta["recorder"], "mode": "proc"}
     meta["touch_resolution_ns"] = int(SAMPLE_S * 1e9)
@@ -208,4 +211,6 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         f"{recording.recorder_cpu_s / max(recording.wall_s, 1e-9):.1%} of a CPU meanwhile, "
         f"{recording.lost} events lost"
     )
+    for sentence in recording.how_it_ended():
+        say(f"  note: {sentence}")
     return written

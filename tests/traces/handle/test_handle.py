@@ -311,8 +311,10 @@ def test_commands(tmp_path: Path) -> None:
     write_trace(source, small_meta(), columns_of(SMALL_ROWS))
     made = tmp_path / "b.parquet"
     assert run("cut", source, "--from", "1us", "--to", "2us", "-o", made)[0] == 0
-    assert run("scale", made, "--compute", "1/2", "-o", made)[0] == 0
-    assert run("merge", source, made, "--name", "both", "-o", made)[0] == 0
+    half = tmp_path / "c.parquet"
+    assert run("scale", made, "--compute", "1/2", "-o", half)[0] == 0
+    assert run("merge", source, half, "--name", "both", "-o", made)[0] == 0
+    half.unlink()
     steps = read_trace(made).meta["derived"]
     assert [step["by"].split()[-1] for step in steps] == ["cut", "scale", "merge"]
     code, text = run("info", made)
@@ -329,8 +331,16 @@ def test_commands(tmp_path: Path) -> None:
         (("cut", source, "--from", "soon", "-o", made), "--from soon: 'soon'"),
         (("cut", source, "--from", "4us", "--to", "5us", "-o", made), "nothing happens from 4us to 5us"),
         (("scale", source, "--time", "fast", "-o", made), "--time fast: a factor is a number, such as 2, 0.5 or 1/3"),
-        (("scale", source, "--time", "2", "-o", tmp_path / "no" / "x"), "the folder"),
+        (("scale", source, "--time", "2", "-o", tmp_path / "no" / "x.parquet"), "there is no folder"),
         (("export", source, "--csv", tmp_path / "no" / "x.csv"), "cannot be written"),
+        (("export", source, "--csv", source), "--csv names another file"),
+        (("export", source, "--csv", tmp_path / "x.csv", "--metadata", source), "--metadata names another file"),
+        (("export", source, "--csv", tmp_path / "x", "--metadata", tmp_path / "x"), "--csv and --metadata name one"),
+        (("export", source, "--csv", tmp_path / "x", "--metadata", tmp_path / "no" / "x"), "there is no folder"),
+        (("cut", made, "--from", "1us", "-o", made), "is read by this command; -o names another file"),
+        (("scale", made, "--time", "2", "-o", made), "is read by this command"),
+        (("merge", source, made, "-o", made), "is read by this command"),
+        (("scale", source, "--time", "2", "-o", tmp_path / "x.csv"), "-o names a file that ends in .parquet"),
         (("cut", tmp_path / "none.parquet", "-o", made), "cannot be read"),
     ):
         code, text = run(*words)

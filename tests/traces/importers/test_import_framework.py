@@ -189,7 +189,7 @@ def test_a_last_line_without_its_newline_counts_if_it_is_whole(csv: Path, tmp_pa
 
 
 def test_an_import_never_writes_over_what_it_reads(csv: Path) -> None:
-    with pytest.raises(UserError, match="is read by this import"):
+    with pytest.raises(UserError, match="is read by this command"):
         convert("block", csv, csv, **COLUMNS)
 
 
@@ -383,6 +383,7 @@ def test_the_metadata_says_where_a_trace_came_from(csv: Path, tmp_path: Path) ->
         (["some.csv", "-o", "x.parquet"], "some.csv: no format recognises it; name one"),
         (["block", "some.csv"], "where to? -o names the trace to write"),
         (["block", "some.csv", "-o", "no/where.parquet"], "there is no folder no"),
+        (["block", "some.csv", "-o", "o.csv"], "o.csv: what is written is Parquet; -o names a file that ends in"),
         (["block", "some.csv", "-o", "x.parquet"], "--columns: say what the columns are"),
         (["block", "some.csv", "-o", "x.parquet", "--columns", "time,op,size"], "offset or sector is missing"),
         (["block", "some.csv", "-o", "x.parquet", "--columns", "time,what"], "'what' is no column; legal: time, op"),
