@@ -47,7 +47,11 @@ IMPORT_PREFIX = "import."
 
 @define(frozen=True)
 class ParamInfo:
-    """One parameter of a policy. `alias` is its name without the unit (`timeslice` for `timeslice_ns`)."""
+    """One parameter of a policy.
+
+    `alias` is what people see and write: its name without the unit (`timeslice` for `timeslice_ns`), or the whole name
+    where another parameter of the policy would have the same (`sample_ns` beside `sample_pages`).
+    """
 
     name: str
     alias: str
@@ -59,8 +63,11 @@ class ParamInfo:
     low: int | float | None = None
     high: int | float | None = None
 
-    def parse(self, text: str) -> int | float | bool:
-        """The value written as `text`; UserError saying what is legal."""
+    def parse(self, text: str, unit_named: bool = False) -> int | float | bool:
+        """The value written as `text`; UserError saying what is legal.
+
+        A time or a size needs a unit, but where the name that was written has it (`timeslice_ns=5000000`).
+        """
         value: int | float | bool
         if self.kind is bool:
             words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False}
@@ -68,7 +75,8 @@ class ParamInfo:
             if text.lower() not in words:
                 raise UserError(f"{text!r} is neither true nor false")
             return words[text.lower()]
-        value = units.parse_value(text, self.unit, whole=self.kind is int)
+        parse = units.parse_value if unit_named else units.parse_written
+        value = parse(text, self.unit, whole=self.kind is int)
         if self.low is not None and value < self.low:
             raise UserError(f"{text!r} is below the least legal value, {self.format(self.low)}")
         if self.high is not None and value > self.high:
@@ -110,6 +118,9 @@ class Policy:
         for info in self.params:
             if name in (info.name, info.alias):
                 return info
+        several = [info.alias for info in self.params if without_unit(info.name, info.unit) == name]
+        if several:
+            raise UserError(f"{self.axis} {self.name}: {name!r} may be {' or '.join(several)}; write the whole name")
         if not self.params:
             raise UserError(f"{self.axis} {self.name}: no parameter {name!r}; it has no parameters")
         known = ", ".join(
@@ -413,13 +424,10 @@ def _read_params(cls: type) -> tuple[ParamInfo, ...]:
             raise UserError(f"Params.{attribute.name}: has no default; write it with param(default, help=...)")
         unit = attribute.metadata.get("unit", "")
         _check_default(attribute.name, kind, default, unit, attribute.metadata)
-        alias = attribute.name
-        if unit and alias.endswith(f"_{units.canonical_unit(unit)}"):
-            alias = alias.removesuffix(f"_{units.canonical_unit(unit)}")
         found.append(
             ParamInfo(
                 name=attribute.name,
-                alias=alias,
+                alias=without_unit(attribute.name, unit),
                 unit=unit,
                 default=default,
                 kind=kind,
@@ -429,7 +437,14 @@ def _read_params(cls: type) -> tuple[ParamInfo, ...]:
                 high=attribute.metadata.get("high"),
             )
         )
-    return tuple(found)
+    written = [name for info in found for name in {info.name, info.alias}]
+    return tuple(attrs.evolve(info, alias=info.name) if written.count(info.alias) > 1 else info for info in found)
+
+
+def without_unit(name: str, unit: str) -> str:
+    """A parameter's name without the suffix of its unit: `timeslice` for `timeslice_ns`."""
+    suffix = {"page_count": "pages"}.get(unit, units.canonical_unit(unit))
+    return name.removesuffix(f"_{suffix}") if unit else name
 
 
 def _check_default(name: str, kind: type, default: Any, unit: str, metadata: Mapping[str, Any]) -> None:
@@ -460,7 +475,7 @@ def bind_params(policy: Policy, settings: Mapping[str, str]) -> Any:
         if info.name in values:
             raise UserError(f"{policy.axis} {policy.name}: {info.alias} is set twice")
         try:
-            values[info.name] = info.parse(text)
+            values[info.name] = info.parse(text, name == info.name != without_unit(name, info.unit))
         except UserError as error:
             raise UserError(f"{policy.axis} {policy.name}: {info.alias}: {error}") from error
     if policy.params_class is None:

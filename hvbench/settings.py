@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from cattrs.v import transform_error
 
 from hvbench import units
 from hvbench.errors import UserError
+from hvbench.nearest import did_you_mean
 
 OWN = "choice of this project"
 """The source of a default that nobody measured."""
@@ -116,7 +117,16 @@ def _with_kind_defaults(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
     attributes = attrs.fields_dict(cls)
     kind = table.get("kind", attributes["kind"].default)
     preset = kinds.get(kind, {}) if isinstance(kind, str) else {}
-    return {**{key_of(attributes[name]): value for name, (value, _) in preset.items()}, **table}
+    return {
+        **{key_of(attributes[name]): _written(value, attributes[name]) for name, (value, _) in preset.items()},
+        **table,
+    }
+
+
+def _written(value: Any, attribute: attrs.Attribute[Any]) -> Any:
+    """A default as it would stand in the file: with its unit."""
+    unit = attribute.metadata["unit"]
+    return units.format_value(value, unit) if unit and isinstance(value, int | float) else value
 
 
 def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
@@ -131,9 +141,9 @@ def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | 
         if kind is int:
             if not unit and (isinstance(value, bool) or not isinstance(value, int)):
                 raise UserError(f"{value!r} is not a whole number")
-            result = units.parse_value(value, unit)
+            result = units.parse_written(value, unit)
         elif kind is float:
-            result = units.parse_value(value, unit, whole=False)
+            result = units.parse_written(value, unit, whole=False)
         elif kind is bool:
             if not isinstance(value, bool):
                 raise UserError(f"{value!r} is neither true nor false")
@@ -152,9 +162,9 @@ def _value_hook(attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | 
         if legal and result not in legal:
             raise UserError(f"{value!r} is unknown; legal: {', '.join(legal)}")
         if low is not None and result < low:
-            raise UserError(f"{value!r} is below the least legal value, {low}")
+            raise UserError(f"{value!r} is below the least legal value, {units.format_value(low, unit or 'count')}")
         if high is not None and result > high:
-            raise UserError(f"{value!r} is above the greatest legal value, {high}")
+            raise UserError(f"{value!r} is above the greatest legal value, {units.format_value(high, unit or 'count')}")
         return result
 
     return None if isinstance(kind, type) and attrs.has(kind) else read
@@ -168,11 +178,17 @@ def key_of(attribute: attrs.Attribute[Any]) -> str:
 def _explain(error: BaseException, _: type | None) -> str:
     """One error of cattrs in words."""
     if isinstance(error, ForbiddenExtraKeysError):
-        legal = sorted(key_of(attribute) for attribute in attrs.fields(error.cl))
-        return f"unknown: {', '.join(sorted(error.extra_fields))}; legal here: {', '.join(legal)}"
+        return unknown_keys(error.extra_fields, [key_of(attribute) for attribute in attrs.fields(error.cl)])
     if isinstance(error, KeyError):
         return "required, but missing"
     return str(error) or type(error).__name__
+
+
+def unknown_keys(found: Iterable[str], legal: Iterable[str]) -> str:
+    """What is said of keys that a table does not have: the nearest one of each, and all that are legal."""
+    legal = sorted(legal)
+    said = [f"{key}{did_you_mean(key, legal)}".rstrip("?") for key in sorted(found)]
+    return f"unknown: {', '.join(said)}; legal here: {', '.join(legal)}"
 
 
 def _with_keys(path: str, cls: type) -> str:

@@ -61,6 +61,12 @@ _SUFFIXES: Mapping[str, Mapping[str, Fraction]] = {
         "pages": Fraction(1),
         **{suffix: Fraction(factor, PAGE_BYTES) for suffix, factor in SIZE_BYTES.items()},
     },
+    # pages that are counted (looked at, sampled), not memory: shown as a number of pages
+    "page_count": {
+        "pages": Fraction(1),
+        **{suffix: Fraction(factor, PAGE_BYTES) for suffix, factor in SIZE_BYTES.items()},
+    },
+    "cycles": {"cycles": Fraction(1)},
     "bytes_per_s": {suffix: Fraction(factor, 8) for suffix, factor in RATE_BITS_PER_S.items()},
     "share": {"%": Fraction(1, 100)},
     "percent": {"%": Fraction(1)},
@@ -72,12 +78,21 @@ _EXAMPLES = {
     "ns": "5ms, 30us, 2s",
     "bytes": "512MiB, 4GiB",
     "pages": "512MiB, 4GiB, 100pages",
+    "page_count": "100pages, 100",
+    "cycles": "2000cycles, 2000",
     "bytes_per_s": "10Gbit/s, 120MB/s",
     "share": "6%, 0.06",
     "percent": "75%, 75",
     "ppm": "500ppm, 0.05%",
     "mhz": "2400MHz, 2.4GHz",
 }
+_NEED_UNIT = {
+    "ns": ("ms", "us", "ns"),
+    "bytes": ("GiB", "MiB", "B"),
+    "pages": ("GiB", "MiB", "pages"),
+    "bytes_per_s": ("Gbit/s", "MB/s", "B/s"),
+}
+"""Units in which nobody counts, with those that people write."""
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?|[+-]?\.\d+)\s*(.*?)\s*")
 
 
@@ -97,6 +112,20 @@ def split_number(text: str) -> tuple[Fraction, str]:
     if match is None:
         raise UserError(f"{text!r} does not start with a number")
     return Fraction(match.group(1).replace("_", "")), match.group(2)
+
+
+def parse_written(text: str | int | float, unit: str, *, whole: bool = True) -> int | float:
+    """`parse_value` of what a person wrote: a time, a size or a rate other than 0 must say its unit.
+
+    Raises UserError: whoever writes `timeslice=5` or `memory = 256` means neither 5 ns nor 256 pages.
+    """
+    value = parse_value(text, unit, whole=whole)
+    written = _NEED_UNIT.get(canonical_unit(unit))
+    if written and value and (not isinstance(text, str) or not split_number(text)[1]):
+        number = str(text).strip()
+        *more, last = (number + suffix for suffix in written)
+        raise UserError(f"{number} has no unit; write {', '.join(more)} or {last}")
+    return value
 
 
 def parse_value(text: str | int | float, unit: str, *, whole: bool = True) -> int | float:
@@ -166,6 +195,7 @@ def format_value(value: int | float, unit: str) -> str:
         "bytes": ("GiB", "MiB", "KiB", "B"),
         "pages": ("GiB", "MiB", "KiB"),
         "bytes_per_s": ("Gbit/s", "Mbit/s", "kbit/s", "bit/s"),
+        "page_count": ("pages",),
         "percent": ("%",),
         "ppm": ("ppm",),
         "mhz": ("MHz",),

@@ -69,7 +69,7 @@ from hvbench.axes import AXES
 from hvbench.errors import UserError
 from hvbench.machine import BACKINGS, Host
 from hvbench.nearest import did_you_mean
-from hvbench.settings import OWN, read_table, setting
+from hvbench.settings import OWN, read_table, setting, unknown_keys
 
 FORMAT = 1
 MOST_VMS = 1024
@@ -98,7 +98,7 @@ class Guest:
     )
     balloon: bool = setting("whether a balloon driver is installed", default=True, source=OWN)
     spin_ns: int = setting(
-        "how long its threads spin at a held lock before they halt; \"host\" = guest_spin of the host",
+        'how long its threads spin at a held lock before they halt; "host" = guest_spin of the host',
         default=HOSTS_SPIN_NS,
         key="spin",
         unit="ns",
@@ -385,9 +385,9 @@ def parse_workload(text: str, path: Path) -> Workload:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     errors: list[str] = []
-    extra = sorted(set(raw) - {"format", "workload", "host", "vm", "fault"})
-    if extra:
-        errors.append(f"$: unknown: {', '.join(extra)}; legal here: format, workload, host, vm, fault")
+    legal = ("format", "workload", "host", "vm", "fault")
+    if set(raw) - set(legal):
+        errors.append(f"the file's top level: {unknown_keys(set(raw) - set(legal), legal)}")
     if raw.get("format") != FORMAT:
         errors.append(f"format: {raw.get('format')!r} is not a known format; write format = {FORMAT}")
     settings = read_table(raw.get("workload", {}), Settings, "workload", errors)

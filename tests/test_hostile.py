@@ -50,7 +50,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 
 def test_an_error_in_a_cell_names_the_workload(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = (bundled_folder() / "build.toml").read_text().replace('memory = "512MiB"', "memory = 1")
+    small = (bundled_folder() / "build.toml").read_text().replace('memory = "512MiB"', 'memory = "1pages"')
     (tmp_path / "small.toml").write_text(small)
     axes = ["--scheduler", "null", "--memory", "static", "--storage", "das", "--switch", "bridged"]
     assert execute(["matrix", str(tmp_path / "small.toml"), *axes, "--db", str(tmp_path / "r.db")]) == 2

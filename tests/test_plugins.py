@@ -216,6 +216,7 @@ def test_parameters_are_set_with_units(tmp_path: Path) -> None:
             "no parameter 'timeslce'; did you mean timeslice?; it has timeslice (ns, default 5ms)",
         ),
         ({"timeslice": "5parsecs"}, "timeslice: '5parsecs' has the unknown unit"),
+        ({"timeslice": "5"}, "timeslice: 5 has no unit; write 5ms, 5us or 5ns"),
         ({"timeslice": "0"}, "below the least legal value, 1ns"),
         ({"timeslice": "2h"}, "above the greatest legal value"),
         ({"timeslice": "1ms", "timeslice_ns": "5"}, "timeslice is set twice"),
@@ -254,3 +255,39 @@ def _hypothesis_file() -> Path:
 def test_finding_plugins_does_not_import_numba() -> None:
     code = "import sys, hvbench.plugins as p; p.load_registry(); sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+TWINS = GOOD.replace(
+    'other: int = param(3, help="a count")',
+    'sample_ns: int = param(30, unit="ns", help="how long")\n'
+    '    sample_pages: int = param(100, unit="page_count", help="how many")\n'
+    '    limit_ns: int = param(9, unit="ns", help="a limit")\n'
+    '    limit: int = param(2, help="another")',
+)
+
+
+def test_parameters_that_would_share_a_name_keep_their_units(tmp_path: Path) -> None:
+    policy = load(write(tmp_path, "twins", TWINS))
+    assert [p.alias for p in policy.params][1:5] == ["sample_ns", "sample_pages", "limit_ns", "limit"]
+    params = bind_params(policy, {"sample_ns": "5s", "sample_pages": "7", "limit": "4"})
+    assert (params.sample_ns, params.sample_pages, params.limit_ns, params.limit) == (5_000_000_000, 7, 9, 4)
+    written = changed_params(policy, params)
+    assert written == {"sample_ns": "5s", "sample_pages": "7pages", "limit": "4"}
+    assert bind_params(policy, written) == params
+
+
+def test_a_short_name_of_two_parameters_is_refused_by_naming_both(tmp_path: Path) -> None:
+    policy = load(write(tmp_path, "twins", TWINS))
+    with pytest.raises(UserError) as caught:
+        bind_params(policy, {"sample": "5s"})
+    assert str(caught.value).endswith("'sample' may be sample_ns or sample_pages; write the whole name")
+
+
+def test_no_bundled_policy_has_two_parameters_of_one_name() -> None:
+    for policy in load_registry().policies.values():
+        names = [p.alias for p in policy.params]
+        assert len(set(names)) == len(names), policy.name
+    idle_tax = load_registry().get("memory", "idle-tax")
+    with pytest.raises(UserError, match="'sample' may be sample_pages or sample_ns"):
+        bind_params(idle_tax, {"sample": "5s"})
+    assert idle_tax.param("sample_pages").format(100) == "100pages"

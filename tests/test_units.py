@@ -14,6 +14,7 @@ from hvbench.units import (
     parse_rate,
     parse_size,
     parse_value,
+    parse_written,
 )
 
 
@@ -82,3 +83,35 @@ def test_shares_round_trip(value: float) -> None:
 def test_a_written_duration_survives(number: int, suffix: str) -> None:
     value_ns = parse_duration(f"{number}{suffix}")
     assert parse_duration(format_value(value_ns, "ns")) == value_ns
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "said"),
+    [
+        ("5", "ns", "5 has no unit; write 5ms, 5us or 5ns"),
+        (" 1.5e3 ", "ns", "1.5e3 has no unit; write 1.5e3ms, 1.5e3us or 1.5e3ns"),
+        (256, "pages", "256 has no unit; write 256GiB, 256MiB or 256pages"),
+        ("4096", "bytes", "4096 has no unit; write 4096GiB, 4096MiB or 4096B"),
+        (10, "bytes/s", "10 has no unit; write 10Gbit/s, 10MB/s or 10B/s"),
+    ],
+)
+def test_what_a_person_writes_has_a_unit(text: str | int, unit: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_written(text, unit)
+    assert str(caught.value) == said
+
+
+def test_zero_and_what_is_counted_need_no_unit() -> None:
+    assert parse_written("0", "ns") == parse_written(0, "pages") == 0
+    assert parse_written("75", "percent") == 75
+    assert parse_written("100", "page_count") == parse_written("100pages", "page_count") == 100
+
+
+@given(st.integers(-(2**50), 2**50), st.sampled_from(["ns", "bytes", "pages", "bytes_per_s", "page_count", "cycles"]))
+def test_what_is_shown_may_be_written(value: int, unit: str) -> None:
+    assert parse_written(format_value(value, unit), unit) == value
+
+
+def test_pages_that_are_counted_are_shown_as_a_number_of_pages() -> None:
+    assert format_value(100, "page_count") == "100pages"
+    assert format_value(100, "pages") == "400KiB"

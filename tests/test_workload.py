@@ -143,8 +143,12 @@ def test_all_errors_come_at_once_with_their_paths(tmp_path: Path) -> None:
         ('tier = "cache"', 'tier = "web"', "are both tier 'web'"),
         ('name = "cache"', 'name = "web"', "two VMs are named web-0"),
         ('name = "two-tier"', 'name = "Two Tier"', "workload.name"),
-        ("[host]", "[hosts]", "$: unknown: hosts"),
+        ("[host]", "[hosts]", "top level: unknown: hosts; did you mean host; legal here: fault"),
         ("= 1\n", "= = 1\n", "not valid TOML"),
+        ("[host]", "[host]\nmemry = 3", "host: unknown: memry; did you mean memory; legal here: "),
+        ('memory = "4GiB"', 'memory = "-1GiB"', "host.memory: '-1GiB' is below the least legal value, 4KiB"),
+        ('memory = "4GiB"', "memory = 256", "host.memory: 256 has no unit; write 256GiB, 256MiB or 256pages"),
+        ('horizon = "5s"', 'horizon = "5"', "workload.horizon: 5 has no unit; write 5ms, 5us or 5ns"),
         ('memory = "512MiB"', 'memory = "5KB"', "vm[0].memory: '5KB' is not a whole number of pages"),
     ],
 )

@@ -32,9 +32,13 @@ _S4 = "Sugerman et al. 2001, figure 5"
 class Params:
     """Costs of being hosted."""
 
-    world_switch: int = param(3262, low=0, help="one world switch, cycles", source=f"{_S4}: 4.45 us x 733 MHz")
+    world_switch: int = param(3262, unit="cycles", low=0, help="one world switch", source=f"{_S4}: 4.45 us x 733 MHz")
     application: int = param(
-        3079, low=0, help="the application's own work for an I/O, cycles", source=f"{_S4}: (1.23 + 2.97) us x 733 MHz"
+        3079,
+        unit="cycles",
+        low=0,
+        help="the application's own work for an I/O",
+        source=f"{_S4}: (1.23 + 2.97) us x 733 MHz",
     )
     host_os_pages: int = param(65_536, unit="pages", low=0, help="memory of the host OS", source="256 MiB, see Source")
     tick_ns: int = param(4_000_000, unit="ns", low=1, help="period of the host's timer tick", source="CONFIG_HZ=250")

@@ -61,7 +61,7 @@ class Params:
     )
     sample_pages: int = param(
         100,
-        unit="pages",
+        unit="page_count",
         low=1,
         high=1000,
         help="pages of each VM that are watched in a sampling period",

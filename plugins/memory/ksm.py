@@ -70,13 +70,13 @@ class Params:
     """Parameters of ksm: those of /sys/kernel/mm/ksm, by their names there."""
 
     pages_to_scan: int = param(
-        100, unit="pages", low=1, high=1 << 24, help="pages looked at before ksmd sleeps", source=f"{SOURCE}: 100"
+        100, unit="page_count", low=1, high=1 << 24, help="pages looked at before ksmd sleeps", source=f"{SOURCE}: 100"
     )
     sleep_millisecs: int = param(
         20, low=1, high=1_000_000, help="milliseconds that ksmd sleeps then", source=f"{SOURCE}: 20"
     )
     max_page_sharing: int = param(
-        256, unit="pages", low=2, high=1 << 40, help="pages that a merged page stands for", source=f"{SOURCE}: 256"
+        256, low=2, high=1 << 40, help="pages that a merged page stands for", source=f"{SOURCE}: 256"
     )
     use_zero_pages: bool = param(
         False, help="merge pages of zeros with the host's own page of zeros", source=f"{SOURCE}: 0"

@@ -113,16 +113,20 @@ class Params:
         20, unit="percent", low=0, high=100, help="free memory below which KSM runs", source="KSM rules: 0.20"
     )
     boost_pages: int = param(
-        300, unit="pages", low=0, help="pages_to_scan grows so much a round", source="KSM rules: ksm_pages_boost 300"
+        300,
+        unit="page_count",
+        low=0,
+        help="pages_to_scan grows so much a round",
+        source="KSM rules: ksm_pages_boost 300",
     )
     decay_pages: int = param(
-        50, unit="pages", low=0, help="or falls so much", source="KSM rules: ksm_pages_decay -50"
+        50, unit="page_count", low=0, help="or falls so much", source="KSM rules: ksm_pages_decay -50"
     )
     least_scan_pages: int = param(
-        64, unit="pages", low=1, help="least pages_to_scan", source="KSM rules: ksm_npages_min 64"
+        64, unit="page_count", low=1, help="least pages_to_scan", source="KSM rules: ksm_npages_min 64"
     )
     most_scan_pages: int = param(
-        1250, unit="pages", low=1, help="largest pages_to_scan", source="KSM rules: ksm_npages_max 1250"
+        1250, unit="page_count", low=1, help="largest pages_to_scan", source="KSM rules: ksm_npages_max 1250"
     )
     sleep_16gib_ns: int = param(
         10_000_000,

@@ -34,12 +34,12 @@ _S4 = "Sugerman et al. 2001, table 1: 1.36 us x 733 MHz"
 class Params:
     """Extra cycles over native."""
 
-    syscall: int = param(2053, help="system call, cycles", source=_S3)
-    page_fault: int = param(2834, help="page fault, cycles", source=_S3)
-    pt_update: int = param(390, help="page-table update, cycles", source=_S3)
-    port_io: int = param(-2992, help="port access, cycles (cheaper than a real port)", source=_S3)
-    context_switch: int = param(41592, help="address-space switch, cycles", source=_S1)
-    interrupt: int = param(997, help="interrupt, timer or halt handled in the monitor, cycles", source=_S4)
+    syscall: int = param(2053, unit="cycles", help="system call", source=_S3)
+    page_fault: int = param(2834, unit="cycles", help="page fault", source=_S3)
+    pt_update: int = param(390, unit="cycles", help="page-table update", source=_S3)
+    port_io: int = param(-2992, unit="cycles", help="port access (cheaper than a real port)", source=_S3)
+    context_switch: int = param(41592, unit="cycles", help="address-space switch", source=_S1)
+    interrupt: int = param(997, unit="cycles", help="interrupt, timer or halt handled in the monitor", source=_S4)
 
 
 @hookimpl

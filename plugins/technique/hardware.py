@@ -35,10 +35,14 @@ class Params:
     """Extra cycles over native."""
 
     nested_paging: bool = param(True, help="nested page tables; false: shadow page tables", source="EPT, NPT")
-    exit: int = param(1437, help="exit and entry around nothing, cycles", source=_D17)
-    kernel_io: int = param(2565, help="exit handled in the host's kernel: timer, port, doorbell, cycles", source=_D17)
-    ipi: int = param(3102, help="interrupt to another vCPU, cycles", source=_D17)
-    interrupt: int = param(1556, help="completing a virtual interrupt, cycles", source="Dall et al. 2016, table II")
+    exit: int = param(1437, unit="cycles", help="exit and entry around nothing", source=_D17)
+    kernel_io: int = param(
+        2565, unit="cycles", help="exit handled in the host's kernel: timer, port, doorbell", source=_D17
+    )
+    ipi: int = param(3102, unit="cycles", help="interrupt to another vCPU", source=_D17)
+    interrupt: int = param(
+        1556, unit="cycles", help="completing a virtual interrupt", source="Dall et al. 2016, table II"
+    )
     walk_ppm: int = param(
         50_000,
         unit="ppm",
@@ -46,8 +50,8 @@ class Params:
         help="user and kernel time added by nested walks over 4 KiB backing",
         source="Bhargava et al. 2008: native 5 to 28 % faster with walk cache and nested TLB",
     )
-    shadow_page_fault: int = param(10149, help="page fault under shadow paging, cycles", source=_S3)
-    shadow_pt_update: int = param(12732, help="page-table update under shadow paging, cycles", source=_S3)
+    shadow_page_fault: int = param(10149, unit="cycles", help="page fault under shadow paging", source=_S3)
+    shadow_pt_update: int = param(12732, unit="cycles", help="page-table update under shadow paging", source=_S3)
 
 
 @hookimpl

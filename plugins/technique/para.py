@@ -30,10 +30,17 @@ _ENTRY = "Barham et al. 2003, table 5: (2.73 - 1.42) us x 2400 MHz / 2 entries"
 class Params:
     """Extra cycles over native."""
 
-    syscall: int = param(24, help="system call, cycles", source="Barham et al. 2003, table 3: 0.01 us x 2400 MHz")
-    entry: int = param(1572, help="one entry into the hypervisor: a fault, an update, an event, cycles", source=_ENTRY)
+    syscall: int = param(
+        24, unit="cycles", help="system call", source="Barham et al. 2003, table 3: 0.01 us x 2400 MHz"
+    )
+    entry: int = param(
+        1572, unit="cycles", help="one entry into the hypervisor: a fault, an update, an event", source=_ENTRY
+    )
     context_switch: int = param(
-        2880, help="address-space switch, cycles", source="Barham et al. 2003, table 4, 2p/0K: 1.20 us x 2400 MHz"
+        2880,
+        unit="cycles",
+        help="address-space switch",
+        source="Barham et al. 2003, table 4, 2p/0K: 1.20 us x 2400 MHz",
     )
 
 
