@@ -27,8 +27,9 @@ from hvbench.errors import UserError
 from hvbench.traces.check import open_trace, require_valid
 from hvbench.traces.format import PAGE_SIZE, Trace
 from hvbench.traces.info import trace_info
+from hvbench.traces.words import plural
 from hvbench.whole import written_whole
-from hvbench.workload import find_trace, parse_workload
+from hvbench.workload import Workload, find_trace, parse_workload
 
 Table = dict[str, Any]
 
@@ -38,6 +39,8 @@ PCPUS: Final = 4
 LEAST_MEMORY: Final = 256 * MIB
 MEMORY_STEP: Final = 64 * MIB
 MEMORY_CLASS_NS: Final = 60 * SECOND
+MOST_MEMORY: Final = 16 << 40
+"""Choice of this project: each page of it is a row of the host's tables."""
 RESERVE: Final = 0.1
 """Of the host's memory, more than the hypervisor keeps by default."""
 
@@ -88,7 +91,11 @@ def vm_of(text: str) -> Table:
     trace, _, rest = text.partition(":")
     if not trace:
         raise UserError(f"--vm {text}: has to be TRACE[:KEY=VALUE,...], such as cc-build:vcpus=2,memory=512MiB")
-    return {**settings_of(rest, f"--vm {text}"), "trace": trace}
+    made = {**settings_of(rest, f"--vm {text}"), "trace": trace}
+    count = made.get("count", 1)
+    if isinstance(count, int) and count < 1:
+        raise UserError(f"--vm {text}: count is {count}; legal: 1 and more, or leave the --vm out")
+    return made
 
 
 def complete(draft: Draft) -> str:
@@ -110,7 +117,7 @@ def complete(draft: Draft) -> str:
             vms.append(_filled(made, trace, tier))
     _number(vms)
     settings = {"name": draft.name, **_times([trace for _, trace in found]), **draft.settings}
-    settings.setdefault("summary", f"{sum(vm.get('count', 1) for vm in vms)} VMs")
+    settings.setdefault("summary", plural(sum(vm.get("count", 1) for vm in vms), "VM"))
     host = dict(draft.host)
     host.setdefault("pcpus", PCPUS)
     if "memory" not in host:
@@ -120,8 +127,37 @@ def complete(draft: Draft) -> str:
     text += "\n".join(
         [_toml("[workload]", settings), _toml("[host]", host), *(_toml("[[vm]]", vm, "vm") for vm in vms)]
     )
-    parse_workload(text, draft.path)  # says what is wrong with it, by its path in the file
+    _check_memory(parse_workload(text, draft.path))  # says what is wrong with it, by its path in the file
     return text
+
+
+def _check_memory(made: Workload) -> None:
+    """UserError for memory that nobody has, and for a VM that the host could not hold with nothing beside it."""
+    of_vms = [(f"VM {vm.name}", vm.spec.memory_pages) for vm in made.vms]
+    for where, pages in [*of_vms, ("host", made.host.memory_pages)]:
+        if pages * PAGE_SIZE > MOST_MEMORY:
+            raise UserError(
+                f"memory of {where}: {units.format_pages(pages)} is more than can be simulated; "
+                f"legal: up to {units.format_size(MOST_MEMORY)}"
+            )
+    largest = max(made.vms, key=lambda vm: vm.spec.memory_pages)
+    if largest.spec.memory_pages > made.host.memory_pages:
+        raise UserError(
+            f"host.memory: {units.format_pages(made.host.memory_pages)} is less than VM {largest.name} alone has, "
+            f"{units.format_pages(largest.spec.memory_pages)}: it could not start; give the host more or the VM less"
+        )
+
+
+def overcommit(made: Workload) -> str:
+    """A sentence where the VMs have more memory than the host gives them; "" else."""
+    wanted = sum(vm.spec.memory_pages for vm in made.vms)
+    given = int(made.host.memory_pages * (1 - made.host.reserve_share))
+    if wanted <= given:
+        return ""
+    return (
+        f"the VMs have {units.format_size(wanted * PAGE_SIZE >> 20 << 20)}, {wanted / given:.2f} times what the host "
+        "leaves them: memory policies that do not overcommit, such as static, refuse some of them"
+    )
 
 
 def write(draft: Draft, overwrite: bool = False) -> None:

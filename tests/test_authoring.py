@@ -105,7 +105,7 @@ def test_it_runs_at_once(folder: Path) -> None:
         "horizon=1s,warmup=100ms",
     )
     assert code == 0, text
-    assert "mine.toml: 2 VMs of 2 vCPUs on 1 pCPUs, 512MiB on 1GiB, 1s; try: hvbench run ./mine.toml" in text
+    assert "mine.toml: 2 VMs of 2 vCPUs on 1 pCPU, 512MiB on 1GiB, 1s; try: hvbench run ./mine.toml" in text
     done = subprocess.run(
         [sys.executable, "-m", "hvbench", "run", "./mine.toml"],
         capture_output=True,

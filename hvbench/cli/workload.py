@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvbench.errors import UserError
+from hvbench.traces.words import plural
 
 
 @click.group("workload")
@@ -53,7 +54,7 @@ def new(
 ) -> None:
     """Write the workload NAME; what is not said is chosen so that it runs at once."""
     from hvbench import units
-    from hvbench.authoring import Draft, settings_of, vm_of, write
+    from hvbench.authoring import Draft, overcommit, settings_of, vm_of, write
     from hvbench.workload import load_workload
 
     draft = Draft(name, output or Path(f"{name}.toml"), settings_of(settings, "--set"), settings_of(host, "--host"))
@@ -82,11 +83,13 @@ def new(
     write(draft, force)
     made = load_workload(str(draft.path) if "/" in str(draft.path) else f"./{draft.path}")
     click.echo(
-        f"{draft.path}: {len(made.vms)} VMs of {sum(vm.spec.vcpus for vm in made.vms)} vCPUs on "
-        f"{made.host.pcpus} pCPUs, {units.format_pages(sum(vm.spec.memory_pages for vm in made.vms))} on "
+        f"{draft.path}: {plural(len(made.vms), 'VM')} of {plural(sum(vm.spec.vcpus for vm in made.vms), 'vCPU')} on "
+        f"{plural(made.host.pcpus, 'pCPU')}, {units.format_pages(sum(vm.spec.memory_pages for vm in made.vms))} on "
         f"{units.format_pages(made.host.memory_pages)}, {units.format_duration(made.horizon_ns)}; try: "
         f"hvbench run {'' if '/' in str(draft.path) else './'}{draft.path}"
     )
+    if said := overcommit(made):
+        click.echo(f"  note          {said}")
 
 
 def _quantity(option: str, text: str, unit: str) -> int:

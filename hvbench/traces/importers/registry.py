@@ -59,6 +59,8 @@ class Formats:
             if sure >= SURE:
                 scored.append((round(sure, 3), fits, format))
         if not scored:
+            if hint := what_helps(head):
+                raise UserError(f"{where}: {hint}")
             raise UserError(
                 f"{where}: no format recognises it; name one: `hvbench import FORMAT FILE…` "
                 f"({', '.join(sorted(self.by_name))})"
@@ -68,6 +70,33 @@ class Formats:
             names = [item[2].name for item in scored if item[:2] == scored[0][:2]]
             raise UserError(f"{where}: may be {' or '.join(sorted(names))}; name the format")
         return scored[0][2]
+
+
+_MAGIC = (
+    (b"PERFILE2", "perf's binary data: write it as text, `perf script -i FILE > x.txt`, and import that"),
+    (b"2ELIFREP", "perf's binary data of a big-endian machine: `perf script -i FILE > x.txt`, and import that"),
+    (b"\x17\x08Dtracing", "trace-cmd's binary data: write it as text, `trace-cmd report FILE > x.txt`"),
+    (b"\xc1\x1f\xfc\xc1", "a CTF trace: write it as text, `babeltrace2 FOLDER > x.txt`; what can be read is in --list"),
+    (b"\x96\xd5", "sar's binary data: write it as JSON, `sadf -j FILE -- -A > x.json`, and import that"),
+    (b"\xd5\x96", "sar's binary data: write it as JSON, `sadf -j FILE -- -A > x.json`, and import that"),
+)
+
+
+def what_helps(head: Head) -> str:
+    """What a file that no format recognises seems to be, and what to do with it; "" where nothing is known."""
+    if not head.data:
+        return "is empty"
+    for magic, hint in _MAGIC:
+        if head.data.startswith(magic):
+            return hint
+    lines = [line for line in head.lines(5) if line] if head.is_text else []
+    commas = {line.count(b",") for line in lines}
+    if len(commas) == 1 and commas.pop() >= 2:
+        return (
+            "no format recognises it; a CSV of block requests is read with its columns named: "
+            "`hvbench import block FILE --columns time,op,offset,size --time-unit us -o NEW.parquet`"
+        )
+    return ""
 
 
 def bare_name(name: str) -> str:

@@ -58,7 +58,8 @@ def test_a_demand_table_where_a_trace_is_wanted(
     assert said in refused(capsys, "workload", "new", "w", "--vm", demand, "-o", tmp_path / "w.toml")
     workload = tmp_path / "w.toml"
     workload.write_text(
-        'format = 1\n[workload]\nname = "w"\nsummary = "s"\nclass = "micro"\nhorizon = "1s"\nwarmup = "100ms"\n[host]\npcpus = 1\nmemory = "1GiB"\n'
+        'format = 1\n[workload]\nname = "w"\nsummary = "s"\n'
+        'class = "micro"\nhorizon = "1s"\nwarmup = "100ms"\n[host]\npcpus = 1\nmemory = "1GiB"\n'
         f'[[vm]]\nname = "a"\nvcpus = 1\nmemory = "256MiB"\ntrace = "{demand}"\n'
     )
     execute(["run", str(workload), "--db", str(tmp_path / "w.db")])
@@ -113,3 +114,39 @@ def test_info_of_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "steal" not in out and "events lost" not in out and " on ?" not in out and "recorded " not in out
     assert "span          7200.09 s" in out and "  replay        open loop\n" in out
     assert "  silent        cpu, memory, network\n" in out and "vCPUs" not in out
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "x.dat: is empty"),
+        (b"PERFILE2" + bytes(64), "perf's binary data: write it as text, `perf script"),
+        (b"\x17\x08Dtracing6" + bytes(64), "`trace-cmd report FILE > x.txt`"),
+        (b"\x96\xd5\x75\x21" + bytes(64), "`sadf -j FILE -- -A > x.json`"),
+        (b"\xc1\x1f\xfc\xc1" + bytes(64), "`babeltrace2 FOLDER > x.txt`"),
+        (b"1,R,2,x\n2,W,3,y\n", "`hvbench import block FILE --columns time,op,offset,size"),
+        (b"words of a letter\n", "no format recognises it; name one"),
+    ],
+)
+def test_files_that_nobody_recognises(
+    data: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.dat"
+    path.write_bytes(data)
+    assert said in refused(capsys, "import", path, "-o", tmp_path / "x.parquet")
+
+
+def test_new_workloads_that_cannot_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "w.toml"
+    for words, said in (
+        (("--host", "memory=1MiB", "--vm", "cc-build"), "host.memory: 1MiB is less than VM cc-build alone has, 256MiB"),
+        (("--vm", "cc-build:memory=99999TiB"), "is more than can be simulated; legal: up to 16384GiB"),
+        (("--host", "memory=99999TiB", "--vm", "cc-build"), "memory of host: "),
+        (("--vm", "cc-build:count=0"), "--vm cc-build:count=0: count is 0; legal: 1 and more"),
+    ):
+        assert said in refused(capsys, "workload", "new", "w", *words, "-o", output)
+        assert not output.exists()
+    words = ["--host", "memory=512MiB", "--vm", "cc-build:count=3", "-o", str(output)]
+    assert execute(["workload", "new", "w", *words]) == 0
+    out = capsys.readouterr().out
+    assert "3 VMs of 6 vCPUs" in out and "note          the VMs have 768MiB, 1." in out
