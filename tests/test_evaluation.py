@@ -151,6 +151,8 @@ def test_a_wrong_question_is_the_callers_error(judge: Evaluator, tiny: str) -> N
         judge.evaluate(GOOD, [])
     with pytest.raises(UserError, match=r"must have one \{\}"):
         judge.evaluate("balloon", [tiny], stack="overcommit")
+    with pytest.raises(UserError, match="the candidate credit is a scheduler policy itself: leave out"):
+        judge.evaluate("credit", [tiny], choices={"scheduler": "null"})
     with pytest.raises(ValueError, match="hook_s"):
         Limits(hook_s=0)
 
@@ -161,5 +163,5 @@ def test_the_command_gives_the_same_as_json(tiny: str, tmp_path: Path, capsys: p
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] and found["score"] == evaluate(tmp_path / "mine.py", [tiny]).score
     (tmp_path / "bad.py").write_text(BAD["illegal"][1])
-    assert execute(["evaluate", str(tmp_path / "bad.py"), "--workloads", tiny]) == 1
+    assert execute(["evaluate", str(tmp_path / "bad.py"), "--workloads", tiny]) == 2
     assert "illegal, line" in capsys.readouterr().out
