@@ -154,13 +154,14 @@ def _heading(rows: Sequence[Row], combinations: Sequence[Combination], about: st
     horizons = sorted({(row.horizon_ns, row.warmup_ns) for row in rows})
     times = ", ".join(f"H {units.format_duration(h)}, W {units.format_duration(w)}" for h, w in horizons)
     fixed = [f"{axis} {first.labels[axis]}" for axis in AXES if not _varies(combinations, axis)]
-    counts = f"{_count(len(combinations), 'combination')}, {_count(seeds, 'seed')}"
+    counts = f"{count(len(combinations), 'combination')}, {count(seeds, 'seed')}"
     line = f"{first.workload}: {counts}, {times}"
     line += f", {about}" if about else ""
     return line + (f"\nthe same in all: {', '.join(fixed)}" if fixed else "")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -199,7 +200,7 @@ def _main_table(
     picked, left_out = _pick(order, show)
     notes = []
     if left_out:
-        notes.append(f"{left_out} combinations between them are not shown: --all shows all, --rows N more.")
+        notes.append(f"{_not_shown(left_out)}: --all shows all, --rows N more.")
     if silent:
         notes.append(f"0 in all of them: {', '.join(metric.title for metric in silent)}.")
     table = _draw_combinations(picked, left_out, show, order, metrics, [c.metric for c in picked], fmt)
@@ -211,6 +212,10 @@ def _pick(order: Sequence[Combination], show: int | None) -> tuple[list[Combinat
     if show is None or len(order) <= 2 * show + 1:
         return list(order), 0
     return [*order[:show], *order[len(order) - show :]], len(order) - 2 * show
+
+
+def _not_shown(number: int) -> str:
+    return f"{count(number, 'combination')} between them {'is' if number == 1 else 'are'} not shown"
 
 
 def _draw_combinations(
@@ -266,7 +271,7 @@ def _difference_table(
         rows.insert(show, ["…"] * len(headers))
     note = f"Differences in percent to {axis} {choice}, all other choices equal."
     if left_out:
-        note += f" {left_out} combinations between them are not shown: --all shows all, --rows N more."
+        note += f" {_not_shown(left_out)}: --all shows all, --rows N more."
     return f"{draw(headers, rows, fmt)}\n{note}"
 
 
@@ -377,12 +382,12 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
             competing = sum(not combination.control for combination in combinations)
             said.append(
                 "Choice means and variance shares are over the largest complete part, "
-                f"{_count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
+                f"{count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
             )
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
         said.append(
-            f"{shared} of {len(rows)} cells were not computed: they differ from a computed one only on axes "
+            f"{shared} of {count(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: they differ from a computed one only on axes "
             "that were never asked, and have its result."
         )
     said.extend(_trouble(rows))
@@ -413,7 +418,7 @@ def _trouble(rows: Sequence[Row]) -> list[str]:
             grouped.setdefault((row.status, row.result.reason), []).append(row)
     found = []
     for (status, reason), same in grouped.items():
-        cells = _count(len(same), "cell")
+        cells = count(len(same), "cell")
         shared_by_all = [
             f"{axis} {same[0].labels[axis]}"
             for axis in AXES

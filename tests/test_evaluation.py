@@ -163,5 +163,21 @@ def test_the_command_gives_the_same_as_json(tiny: str, tmp_path: Path, capsys: p
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] and found["score"] == evaluate(tmp_path / "mine.py", [tiny]).score
     (tmp_path / "bad.py").write_text(BAD["illegal"][1])
-    assert execute(["evaluate", str(tmp_path / "bad.py"), "--workloads", tiny]) == 2
+    assert execute(["evaluate", str(tmp_path / "bad.py"), "--workloads", tiny]) == 1
     assert "illegal, line" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ("./nosuch.py", "nosuch.py: no such policy file"),
+        ("credit:timeslice=5", "timeslice: 5 has no unit"),
+        ("credti", "no policy 'credti'; did you mean credit"),
+    ],
+)
+def test_a_candidate_that_is_none_is_bad_input(
+    candidate: str, said: str, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["evaluate", candidate, "--workloads", tiny]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and said in shown.err

@@ -81,7 +81,7 @@ def test_what_the_numbers_cannot_say() -> None:
     assert "The switch was never asked anything on this workload" in text
     assert "Made identical decisions throughout: scheduler sc0, sc1." in text
     assert "The spread over seeds is unknown" in text
-    assert "1 of 6 cells were not computed" in text
+    assert "1 of 6 cells was not computed" in text
     assert text.count("Touches are sampled.") == 1
 
 

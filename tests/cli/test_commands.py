@@ -63,6 +63,7 @@ def test_policies_are_listed_by_axis(hvbench: Run) -> None:
     ran = hvbench("plugins")
     assert ran.code == 0
     rows = {tuple(line.split()[:2]) for line in ran.out.splitlines()}
+    assert max(map(len, ran.out.splitlines())) <= 120
     assert {(axis, name) for axis, names in POLICIES.items() for name in names} <= rows
 
 
