@@ -24,8 +24,8 @@ from attrs import define, field
 
 from hvbench import units
 from hvbench.errors import UserError
-from hvbench.traces.check import require_valid
-from hvbench.traces.format import PAGE_SIZE, Trace, read_trace
+from hvbench.traces.check import open_trace, require_valid
+from hvbench.traces.format import PAGE_SIZE, Trace
 from hvbench.traces.info import trace_info
 from hvbench.whole import written_whole
 from hvbench.workload import find_trace, parse_workload
@@ -137,7 +137,7 @@ def write(draft: Draft, overwrite: bool = False) -> None:
 
 def _trace(name: str) -> tuple[Path, Trace]:
     path = find_trace(name, Path.cwd())
-    trace = read_trace(path)
+    trace = open_trace(path)
     require_valid(trace)
     if trace.is_base_image:
         raise UserError(f"{path}: a base image, which no VM can do; write image={name} behind another trace")

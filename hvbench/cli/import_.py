@@ -11,6 +11,7 @@ import attrs
 import click
 
 from hvbench.errors import UserError
+from hvbench.traces.words import plural
 
 _BOTH = ("-h", "--help", "--list")
 
@@ -63,7 +64,7 @@ def _expansion(given: dict[str, Any]) -> Any:
     values = {name: given.pop(name) for name in _EXPANSION if name in given}
     if not values.pop("expand", False):
         return None
-    return Choice(
+    made = Choice(
         donor=values["donor"],
         seed=given["seed"],
         vms=values["vms"],
@@ -72,6 +73,8 @@ def _expansion(given: dict[str, Any]) -> Any:
         axes=tuple(axis.strip() for axis in values["axes"].split(",") if axis.strip()),
         min_burst_ns=int(units.parse_value(values["min_burst"], "ns")),
     )
+    made.check()
+    return made
 
 
 def _format_params(options: type | None) -> list[click.Parameter]:
@@ -215,17 +218,27 @@ def _run(formats: Any, chosen: Any, named: bool, given: dict[str, Any]) -> None:
     _show(report)
 
 
+def _by_reason(report: Any) -> dict[str, list[str]]:
+    """The silent axes by why they are."""
+    found: dict[str, list[str]] = {}
+    for axis in report.silent:
+        found.setdefault(report.silent_because.get(axis, ""), []).append(axis)
+    for axes in [found.pop("")] if "" in found else []:
+        found[f"the source says nothing about {'it' if len(axes) == 1 else 'them'}"] = axes
+    return found
+
+
 def _show(report: Any) -> None:
     size = report.path.stat().st_size
-    what = f"{report.rows} intervals of {report.threads} VMs"
+    what = f"{plural(report.rows, 'interval')} of {plural(report.threads, 'VM')}"
     if report.kind == "trace":
-        what = f"{report.rows} operations of {report.threads} threads"
+        what = f"{plural(report.rows, 'operation')} of {plural(report.threads, 'thread')}"
     click.echo(
         f"{report.path}: {report.kind} from {report.format}: {what}, {report.span_ns / 1e9:.6g} s, {size} bytes "
         f"({size / max(report.bytes_read, 1):.1%} of what was read), {report.replay}-loop"
     )
-    if report.silent:
-        click.echo(f"  silent        {', '.join(report.silent)}: the source says nothing about it")
+    for reason, axes in _by_reason(report).items():
+        click.echo(f"  silent        {', '.join(axes)}: {reason}")
     for note in report.notes:
         click.echo(f"  note          {note}")
 

@@ -13,6 +13,7 @@ import click
 
 from hvbench.errors import UserError
 from hvbench.traces.outputs import check_outputs, check_trace_output
+from hvbench.traces.words import plural
 
 if TYPE_CHECKING:
     from hvbench.traces.format import Trace
@@ -55,11 +56,16 @@ def check(files: tuple[Path, ...], limit: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="All figures as JSON, a line a file.")
 def info(files: tuple[Path, ...], as_json: bool) -> None:
     """Describe each of FILES: rates, waits, memory over time, sharing potential, flows, what is missing."""
+    from hvbench.traces.demand import format_summary, summary
     from hvbench.traces.info import format_info, trace_info
 
     bad = 0
     for path in files:
         try:
+            demand = summary(path)
+            if demand is not None:
+                click.echo(json.dumps(demand) if as_json else format_summary(demand))
+                continue
             figures = trace_info(_read(path))
         except UserError as error:
             click.echo(f"hvbench: {error}", err=True)
@@ -140,15 +146,14 @@ def export(file: Path, csv_path: str, metadata: Path | None) -> None:
         with written_whole(metadata) as temporary:
             temporary.write_text(json.dumps(source.meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if csv_path != "-":
-        click.echo(f"{csv_path}: {len(source)} operations")
+        click.echo(f"{csv_path}: {plural(len(source), 'operation')}")
 
 
 def _read(path: Path) -> Trace:
     """A trace that is valid; TraceError else."""
-    from hvbench.traces.check import require_valid
-    from hvbench.traces.format import read_trace
+    from hvbench.traces.check import open_trace, require_valid
 
-    loaded = read_trace(path)
+    loaded = open_trace(path)
     require_valid(loaded)
     return loaded
 
@@ -162,7 +167,7 @@ def _write(made: Trace, output: Path) -> None:
     require_valid(made)
     written = write_trace(output, made.meta, made.columns)
     click.echo(
-        f"{output}: {len(written)} operations of {len(written.meta['threads'])} threads in "
+        f"{output}: {plural(len(written), 'operation')} of {plural(len(written.meta['threads']), 'thread')} in "
         f"{rounded_duration(written.meta['span_ns'])}"
     )
 

@@ -56,9 +56,22 @@ class Problem:
         return self.text if self.row < 0 else f"row {self.row}: {self.text}"
 
 
+def open_trace(path: Path | str) -> Trace:
+    """`read_trace`, that tells a demand table apart from a damaged trace. Raises `TraceError`."""
+    try:
+        return read_trace(path)
+    except TraceError as error:
+        from hvbench.traces.demand import expand_hint, read_meta
+
+        meta = read_meta(Path(path))
+        if meta is None:
+            raise
+        raise TraceError(f"{path}: {expand_hint(Path(path), meta)}") from error
+
+
 def check_file(path: Path | str, limit: int = 50) -> list[Problem]:
     """`check_trace` of a file; what keeps it from being read at all raises `TraceError`."""
-    return check_trace(read_trace(path), limit)
+    return check_trace(open_trace(path), limit)
 
 
 def require_valid(trace: Trace) -> None:

@@ -15,6 +15,7 @@ are: the CPU time of an interval is rounded to the nanosecond once, and kept fro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -30,6 +31,7 @@ from hvbench.errors import UserError
 from hvbench.traces.format import METADATA_KEY, canonical_meta
 from hvbench.traces.importers.api import Batch, Import, names_of
 from hvbench.traces.importers.spool import Spool
+from hvbench.traces.words import plural
 
 KIND: Final = "demand"
 COLUMNS: Final[dict[str, np.dtype[Any]]] = {
@@ -181,6 +183,9 @@ def write_demand(job: Import, output: Path, common: Callable[[], dict[str, Any]]
             raise UserError(f"{files or 'the files'}: no interval of any VM in it{because}")
         start = spool.first_ns
         silent = [axis for axis, columns in AXES.items() if not said & set(columns)]
+        reasons = {axis: job.unsaid[axis] for axis in silent if axis in job.unsaid}
+        if reasons:
+            job.meta["silent_because"] = reasons
         meta = {**common(), "kind": KIND, "span_ns": int(job.end_ns - start), "silent": silent, **job.meta}
         meta["replay"] = "open"
         _write(output, meta, spool, start)
@@ -188,7 +193,7 @@ def write_demand(job: Import, output: Path, common: Callable[[], dict[str, Any]]
         spool.close()
     return Report(
         output, job.format.name, KIND, spool.rows, meta["span_ns"], "open", silent, job.notes, len(meta["vms"]),
-        sum(item["bytes"] for item in meta["import"]["files"]),
+        sum(item["bytes"] for item in meta["import"]["files"]), reasons,
     )  # fmt: skip
 
 
@@ -235,14 +240,99 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) and meta.get("kind") == KIND else None
 
 
-def read_demand(path: Path, vms: list[int] | None = None) -> Demand:
-    """Read a demand table, or some VMs of it; UserError where it is none."""
+def expand_hint(path: Path, meta: dict[str, Any]) -> str:
+    """What a demand table is and what to do, where a trace was wanted."""
+    count = len(meta.get("vms", ()))
+    return (
+        f"a demand table of {plural(count, 'VM')}, no trace; `hvbench import demand {path} --expand -o "
+        f"{path.name.split('.')[0]}.trace.parquet` makes a trace of it"
+    )
+
+
+def summary(path: Path) -> dict[str, Any] | None:
+    """Figures of a demand table; None for any other file."""
+    meta = read_meta(path)
+    if meta is None:
+        return None
+    c = read_demand(path).columns
+    known = c["cpu_ns"] != SILENT
+    duration = int(c["duration_ns"][known].sum())
+    return {
+        "file": str(path),
+        "kind": KIND,
+        "name": str(meta.get("name", "")),
+        "vms": len(meta.get("vms", ())),
+        "intervals": len(c["vm"]),
+        "span_ns": int(meta.get("span_ns", 0)),
+        "cores_used_mean": int(c["cpu_ns"][known].sum()) / duration if duration else 0.0,
+        "memory_most_pages": int(c["memory_pages"].max(initial=0)),
+        "silent": list(meta.get("silent", ())),
+        "degraded": list(meta.get("degraded", ())),
+        "text": expand_hint(path, meta),
+    }
+
+
+def format_summary(found: dict[str, Any]) -> str:
+    """`summary` as lines for a terminal."""
+    lines = [
+        f"{found['file']}: {found['text']}",
+        f"  span          {found['span_ns'] / 1e9:.6g} s, {plural(found['intervals'], 'interval')}",
+        f"  compute       {found['cores_used_mean']:.3f} cores of a VM in the mean",
+        f"  memory        {found['memory_most_pages'] / 256:.1f} MiB of a VM at most",
+    ]
+    silent = {"compute": "cpu", "memory": "memory"}
+    lines = [line for line in lines if silent.get(line[2:9].strip(), "") not in found["silent"]]
+    if found["silent"]:
+        lines.append(f"  silent        {', '.join(found['silent'])}")
+    return "\n".join(lines + [f"  degraded      {sentence}" for sentence in found["degraded"]])
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is that is no demand table, and what helps."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    make = "`hvbench import FORMAT FILE -o NEW.demand.parquet` makes one of averages"
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(4), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4))
+            tail = file.read(4)
+        if head != b"PAR1":
+            return f"not a demand table, and not Parquet; {make}"
+        if tail != b"PAR1" or size < 12:
+            return f"truncated: the file ends after {plural(size, 'byte')} without Parquet's footer; copy it again"
+        schema = pq.read_schema(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"cannot be read as Parquet, the file is damaged: {reason}"
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        shown = ", ".join(schema.names[:6]) + (" …" if len(schema.names) > 6 else "")
+        return f"Parquet of another program (columns {shown}), no demand table; {make}"
+    with contextlib.suppress(ValueError):
+        meta = json.loads(raw)
+        if isinstance(meta, dict) and "threads" in meta:
+            return f"a trace already, which needs no import; `hvbench trace info {path}` describes it"
+    return "its `hvbench` metadata is damaged: neither a trace nor a demand table"
+
+
+def read_demand(path: Path, vms: list[int] | None = None, called: Path | None = None) -> Demand:
+    """Read a demand table, or some VMs of it; UserError where it is none. `called`: how messages name it."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     meta = read_meta(path)
     if meta is None:
-        raise UserError(f"{path}: not a demand table; `hvbench import bitbrains FILE -o {path}` makes one")
+        raise UserError(f"{called or path}: {_what_it_is(path)}")
     filters = [("vm", "in", vms)] if vms is not None else None
-    table = pq.read_table(path, columns=list(COLUMNS), filters=filters)
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS), filters=filters)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{called or path}: a demand table, but damaged: {reason}") from error
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{called or path}: a demand table, but columns are missing: {', '.join(missing)}")
     columns = {name: table.column(name).to_numpy().astype(kind) for name, kind in COLUMNS.items()}
-    return Demand(meta, columns, path)
+    return Demand(meta, columns, called or path)

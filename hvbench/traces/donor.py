@@ -17,8 +17,8 @@ from attrs import define
 from numpy.typing import NDArray
 
 from hvbench.errors import UserError
-from hvbench.traces.check import require_valid
-from hvbench.traces.format import FLAG_WRITE, OPS, OUTSIDE, PRIVILEGED, Trace, read_trace
+from hvbench.traces.check import open_trace, require_valid
+from hvbench.traces.format import FLAG_WRITE, OPS, OUTSIDE, PRIVILEGED, Trace
 
 _WAITS: Final = ("wait", "sleep", "outside", "unknown", "recv")
 SECTORS_PER_PAGE: Final = 8
@@ -59,7 +59,7 @@ def load_donor(name: str, min_burst_ns: int) -> Donor:
     """A bundled trace by name or a file; UserError where it has no compute to borrow from."""
     from hvbench.workload import find_trace
 
-    trace = read_trace(find_trace(name, Path(".")))
+    trace = open_trace(find_trace(name, Path(".")))
     require_valid(trace)
     if trace.meta.get("expanded"):
         raise UserError(f"--donor {name}: is an expansion itself; a donor is a recording")

@@ -39,6 +39,7 @@ from hvbench.traces.donor import Donor, load_donor
 from hvbench.traces.format import FLAG_SAMPLED, FLAG_WRITE, FORMAT_VERSION, OUTSIDE, TraceWriter
 from hvbench.traces.importers.api import GUEST, Batch, rows
 from hvbench.traces.importers.spool import Spool
+from hvbench.units import rounded_duration
 
 DISK_SECTORS: Final = 1 << 25
 """16 GiB; choice of this project."""
@@ -64,6 +65,12 @@ class Choice:
     """Window of the table's time; 0 for its end."""
     axes: tuple[str, ...] = tuple(AXES)
     min_burst_ns: int = MIN_BURST_NS
+
+    def check(self) -> None:
+        """UserError for a window that ends before it begins."""
+        if self.from_ns < 0 or (self.to_ns and self.to_ns <= self.from_ns):
+            begin, end = rounded_duration(self.from_ns), rounded_duration(self.to_ns) if self.to_ns else "the end"
+            raise UserError(f"--from {begin} to {end}: is no window of time; --from has to lie before --to")
 
 
 @define
@@ -257,6 +264,8 @@ class Expansion:
     flows: list[dict[str, Any]] = field(factory=list)
     tiers: list[str] = field(factory=list)
     silent: set[str] = field(factory=lambda: set(AXES))
+    because: dict[str, str] = field(factory=dict)
+    """Silent axis -> why, where it is not the source that says nothing."""
     cpu_ns: int = 0
     last_ns: int = 0
 
@@ -320,20 +329,35 @@ class Expansion:
         if not any((c[name] != SILENT).any() for name in AXES[axis]):
             return False
         d = self.donor
-        has = {"storage": len(d.read_sectors) and len(d.write_sectors), "network": len(d.message_bytes)}
         if axis == "memory":
             return bool((c["memory_pages"] > 0).any())
-        return bool(has.get(axis, True))
+        lacks = {
+            "storage": "no reads and writes" if not (len(d.read_sectors) and len(d.write_sectors)) else "",
+            "network": "no messages" if not len(d.message_bytes) else "",
+        }.get(axis, "")
+        if lacks:
+            self.because[axis] = f"the donor {self.choice.donor} has {lacks} to borrow; --donor names another"
+        return not lacks
+
+    def reasons(self) -> dict[str, str]:
+        """Why axes are silent, where it is not that the source says nothing about them."""
+        told = {**self.demand.meta.get("silent_because", {}), **self.because}
+        told |= dict.fromkeys(set(AXES) - set(self.choice.axes), "left out by --axes")
+        return {axis: told[axis] for axis in AXES if axis in self.silent and axis in told}
 
 
-def expand_file(source: Path, output: Path, choice: Choice, meta: dict[str, Any] | None = None) -> Any:
-    """Expand a demand table into a trace, atomically; the report of an import."""
+def expand_file(
+    source: Path, output: Path, choice: Choice, meta: dict[str, Any] | None = None, called: str = ""
+) -> Any:
+    """Expand a demand table into a trace, atomically; the report of an import. `called`: how messages name it."""
     from hvbench.traces.importers.run import Report
 
     for axis in choice.axes:
         if axis not in AXES:
             raise UserError(f"--axes: {axis!r} is none; legal: {', '.join(AXES)}")
-    demand = read_demand(source)
+    choice.check()
+    where = called or str(source)
+    demand = read_demand(source, called=Path(where))
     donor = load_donor(choice.donor, choice.min_burst_ns)
     expansion = Expansion(demand, donor, choice)
     spool = Spool(output.parent)
@@ -341,14 +365,16 @@ def expand_file(source: Path, output: Path, choice: Choice, meta: dict[str, Any]
         for batch in expansion.batches():
             spool.add(batch)
         if not spool.rows:
-            raise UserError(f"{source}: nothing to expand: no demand in the window and on the axes that were chosen")
+            raise UserError(f"{where}: nothing to expand: no demand in the window and on the axes that were chosen")
         start = choice.from_ns
         span = expansion.last_ns - start
         if span > LONGEST_NS:
-            raise UserError(f"{source}: spans {span / 3.156e16:.1f} years, a trace two at most: --from and --to choose")
+            raise UserError(f"{where}: spans {span / 3.156e16:.1f} years, a trace two at most: --from and --to choose")
         silent = [axis for axis in AXES if axis in expansion.silent]
+        reasons = expansion.reasons()
         notes = [f"expanded from averaged demand: rhythm of {choice.donor}, seed {choice.seed}; averages are exact"]
-        header = {key: value for key, value in demand.meta.items() if key not in ("kind", "vms", "dirt")}
+        of_the_table = ("kind", "vms", "dirt", "silent_because")
+        header = {key: value for key, value in demand.meta.items() if key not in of_the_table}
         header |= {
             "format": FORMAT_VERSION,
             "name": output.stem,
@@ -372,6 +398,7 @@ def expand_file(source: Path, output: Path, choice: Choice, meta: dict[str, Any]
                 "from_ns": choice.from_ns,
                 "cpu_ns": expansion.cpu_ns,
             },
+            **({"silent_because": reasons} if reasons else {}),
             **(meta or {}),
         }
         with TraceWriter(output, header) as writer:
@@ -382,5 +409,5 @@ def expand_file(source: Path, output: Path, choice: Choice, meta: dict[str, Any]
         spool.close()
     return Report(
         output, "demand", "trace", spool.rows, int(span), "open", silent, notes, len(expansion.threads),
-        source.stat().st_size,
+        source.stat().st_size, reasons,
     )  # fmt: skip

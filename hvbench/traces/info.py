@@ -19,6 +19,7 @@ from hvbench.traces.format import (
 )
 from hvbench.traces.handle.measured import measured
 from hvbench.traces.handle.series import SECTOR, Series, plot, series
+from hvbench.traces.words import plural
 
 
 @define
@@ -72,6 +73,10 @@ class TraceInfo:
     sharable_pages: int = 0  # of the last contents: zero pages, and copies of others
     measured: list[str] = field(factory=list)  # while recording, to be set beside a replay
     series: list[Series] = field(factory=list)
+    replay: str = "closed"
+    silent: list[str] = field(factory=list)  # axes that the source says nothing about
+    steal_known: bool = False  # an import knows nothing of steal
+    lost_known: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -156,6 +161,10 @@ def trace_info(trace: Trace) -> TraceInfo:
         sharable_pages=zero + duplicates,
         measured=measured(meta),
         series=series(trace),
+        replay=str(meta.get("replay", "closed")),
+        silent=[str(axis) for axis in meta.get("silent", [])],
+        steal_known="steal_ns" in meta and "import" not in meta,
+        lost_known="lost_events" in meta and ("import" not in meta or bool(meta["lost_events"])),
     )
 
 
@@ -260,8 +269,23 @@ def _bytes_sent(trace: Trace) -> dict[str, int]:
 def _ns(value: float) -> str:
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if value >= scale:
-            return f"{value / scale:.3g} {unit}"
+            return f"{value / scale:.3g} {unit}" if value < 999.5 * scale else f"{value / scale:.0f} {unit}"
     return f"{value:.0f} ns"
+
+
+def _span(value: int) -> str:
+    """A span, with digits enough to cut by."""
+    return f"{value / 1e9:.2f} s" if value >= 100e9 else _ns(value)
+
+
+def _recorded(info: TraceInfo) -> list[str]:
+    """When and where, and what was lost, as far as the metadata says."""
+    said = [" on ".join(filter(None, [info.recorded_at, info.where]))] if info.recorded_at else []
+    if info.steal_known:
+        said.append(f"steal {_ns(info.steal_ns)}")
+    if info.lost_known:
+        said.append(f"{plural(info.lost_events, 'event')} lost")
+    return [f"  recorded      {', '.join(said)}"] if said else []
 
 
 def _mib(pages: int) -> str:
@@ -273,10 +297,10 @@ def format_info(info: TraceInfo) -> str:
     span_s = info.span_ns / 1e9 or 1.0
     lines = [
         f"{info.name}: {info.command}",
-        f"  recorded      {info.recorded_at} on {info.where or '?'}, steal {_ns(info.steal_ns)}, "
-        f"{info.lost_events} events lost",
+        *_recorded(info),
         f"  digest        {info.digest}",
-        f"  span          {_ns(info.span_ns)}, {info.rows} operations ({info.rows / span_s:.0f}/s)",
+        f"  span          {_span(info.span_ns)}, {plural(info.rows, 'operation')} ({info.rows / span_s:.0f}/s)",
+        f"  replay        {info.replay} loop",
         "  threads       " + ", ".join(f"{count} {tier}" for tier, count in info.threads.items()),
         "  operations    " + ", ".join(f"{name} {count}" for name, count in info.operations.items()),
     ]
@@ -322,8 +346,10 @@ def format_info(info: TraceInfo) -> str:
             f"  block         {info.block_requests} requests ({info.block_requests / span_s:.0f}/s), "
             f"{info.block_bytes / 2**20:.1f} MiB"
         )
+    if info.silent:
+        lines.append(f"  silent        {', '.join(info.silent)}")
     lines += [f"  measured      {sentence}" for sentence in info.measured]
     lines += [f"  derived       {sentence}" for sentence in info.derived]
     lines += [f"  degraded      {sentence}" for sentence in info.degraded]
-    lines += plot(info.series, _ns(info.span_ns))
+    lines += plot(info.series, _span(info.span_ns))
     return "\n".join(lines)

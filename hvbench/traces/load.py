@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from hvbench.build_io import flow_ends, flow_operand
 from hvbench.build_memory import BaseImage, base_image
 from hvbench.state import schema
-from hvbench.traces.check import require_valid
+from hvbench.traces.check import open_trace, require_valid
 from hvbench.traces.fibers import split_connections
-from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, TraceError, read_trace
+from hvbench.traces.format import OPS, PRIVILEGED, UNTIL, Trace, TraceError
 
 _A_USER = ("compute",)
 _A_PAGE = ("alloc", "free", "exit", "touch", "mtouch", "fread", "fwrite", "fsync", "content", "blk_read", "blk_write")
@@ -282,7 +282,7 @@ def open_loop(trace: LoadedTrace, time_ns: NDArray[Any], rows: NDArray[Any] | No
 
 @lru_cache(maxsize=64)
 def _load(path: Path, mtime_ns: int, replay: str) -> LoadedTrace:
-    read = read_trace(path)
+    read = open_trace(path)
     require_valid(read)  # the kernel indexes with what stands in it
     trace = split_connections(read, think=replay != "open")
     made = convert(trace)
@@ -344,7 +344,7 @@ def _joined(table: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
 
 @lru_cache(maxsize=16)
 def _image(path: Path, mtime_ns: int) -> BaseImage:
-    trace = read_trace(path)
+    trace = open_trace(path)
     if not trace.is_base_image:
         raise TraceError(f'{path}: not a base image; record one, or write image = ""')
     require_valid(trace)

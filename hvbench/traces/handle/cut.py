@@ -36,7 +36,7 @@ from hvbench.traces.handle.derived import (
     taken,
 )
 from hvbench.traces.record.procfs import runs
-from hvbench.units import format_duration
+from hvbench.units import rounded_duration
 
 _CLIPPED = ("sleep", "outside", "unknown")
 _FILE_USE = ("mtouch", "fread", "fwrite")
@@ -50,15 +50,14 @@ def cut(trace: Trace, from_ns: int, to_ns: int) -> Trace:
     to_ns = min(to_ns, span)
     if not 0 <= from_ns < to_ns:
         raise UserError(
-            f"{where}: --from {format_duration(from_ns)} to {format_duration(to_ns)} is no part of a trace of "
-            f"{format_duration(span)}; --from has to lie before --to and before the end"
+            f"{where}: --from {rounded_duration(from_ns)} to {rounded_duration(to_ns)} is no part of a trace of "
+            f"{rounded_duration(span)}; --from has to lie before --to and before the end"
         )
     part = _Part(trace, from_ns, to_ns)
     columns = part.build()
     if not len(columns["op"]):
-        raise UserError(
-            f"{where}: nothing happens from {format_duration(from_ns)} to {format_duration(to_ns)}; take a longer part"
-        )
+        part_of = f"from {rounded_duration(from_ns)} to {rounded_duration(to_ns)}"
+        raise UserError(f"{where}: nothing happens {part_of}; take a longer part")
     return part.trace_of(columns)
 
 

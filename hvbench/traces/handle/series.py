@@ -66,7 +66,7 @@ def series(trace: Trace, steps: int = STEPS) -> list[Series]:
     c = trace.columns
     seconds = s.step_ns / 1e9
     pages = c["pages"].astype(np.int64)
-    found = [Series("compute", "vCPUs", _computed(s).tolist(), 2)]
+    found = [Series("compute", "vCPUs", _computed(s).tolist(), 2)] if s.rows("compute").any() else []
     memory = s.rows("touch", "mtouch", "fread", "fwrite")
     if memory.any():
         held, used = _memory(s)

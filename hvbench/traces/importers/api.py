@@ -121,6 +121,8 @@ class Import:
     """The kind of each source's clock."""
     end_ns: int = -(1 << 62)
     lost_events: int = 0
+    unsaid: dict[str, str] = field(factory=dict)
+    """Axis -> what to do about its silence, where an option would end it."""
 
     # files ----------------------------------------------------------------------------------------------
 

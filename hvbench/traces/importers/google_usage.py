@@ -69,6 +69,8 @@ def read(job: Import) -> Iterator[Batch]:
     if not 1 <= options.machine_cores <= MOST_CORES:
         raise UserError(f"--machine-cores {options.machine_cores}: has to be 1 to {MOST_CORES}")
     readings = Readings(job, options.first_vms)
+    if not options.machine_memory_bytes:
+        job.unsaid["memory"] = "--machine-memory SIZE says what 1.0 of it is"
     for source in job.sources():
         clock = job.clock(source)
         for lines in source.blocks():

@@ -62,6 +62,8 @@ def read(job: Import, table: Table) -> Iterator[Batch]:
         raise UserError(f"--cores {options.cores}: has to be 1 to {MOST_CORES}")
     if options.interval_ns < 1:
         raise UserError("--interval: has to be more than 0")
+    if not getattr(options, "memory_bytes", 1):
+        job.unsaid["memory"] = "--memory SIZE says what 100 % of it are"
     for source in job.sources():
         yield from _read_vm(job, source, table)
     job.note(f"times are not in the files: lines are {options.interval_ns / 1e9:g} s apart, all files begin together")

@@ -48,6 +48,8 @@ class Report:
     notes: list[str]
     threads: int = 0
     bytes_read: int = 0
+    silent_because: dict[str, str] = field(factory=dict)
+    """Axis -> why, where it is not that the source says nothing about it."""
 
 
 @define
@@ -124,16 +126,17 @@ def import_files(
 
             if expand is None:
                 return write_demand(job, output, common)
+            called = names_of(paths)
             with tempfile.TemporaryDirectory(prefix=output.name + ".", dir=output.parent) as folder:
-                return _expand(write_demand(job, Path(folder) / "demand.parquet", common), output, expand)
+                return _expand(write_demand(job, Path(folder) / "demand.parquet", common), output, expand, called)
         return _write_trace(job, output, settings, files, given)
 
 
-def _expand(demand: Report, output: Path, choice: Any) -> Report:
-    """The trace of a demand table that was just made."""
+def _expand(demand: Report, output: Path, choice: Any, called: str) -> Report:
+    """The trace of a demand table that was just made, of files that messages call so."""
     from hvbench.traces.expand import expand_file
 
-    made: Report = expand_file(demand.path, output, choice)
+    made: Report = expand_file(demand.path, output, choice, called=called)
     made.format = demand.format
     made.bytes_read = demand.bytes_read
     made.notes = [*demand.notes, *made.notes]
