@@ -387,7 +387,8 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
         said.append(
-            f"{shared} of {count(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: they differ from a computed one only on axes "
+            f"{shared} of {count(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: "
+            "they differ from a computed one only on axes "
             "that were never asked, and have its result."
         )
     said.extend(_trouble(rows))
