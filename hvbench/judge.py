@@ -116,6 +116,11 @@ def judge(request: Request, folder: Path, send: Send) -> Result:
         message = _local(str(error))
         return Result(name, request.axis or "", "", None, [], [Problem(kind, message, line=lines_of(message))], 0.0)
     send(("work", None))
+    if policy.axis in request.choices:
+        raise UserError(
+            f"the candidate {_local(policy.name)} is a {policy.axis} policy itself: leave out the choice "
+            f"{policy.axis} {request.choices[policy.axis]}"
+        )
     fixed[choice.axis] = choice
     problems: list[Problem] = []
     cells: list[Outcome] = []

@@ -58,6 +58,8 @@ METRICS: tuple[Metric, ...] = (
     _cell("migrations", "count", "lower", "migrations", "Times that an entity ran on another pCPU than before."),
     # memory
     _cell("ballooned_pages_avg", "pages", "neutral", "ballooned", "Pages held by balloons, averaged over time, all VMs."),
+    _cell("resident_pages_avg", "pages", "neutral", "resident", "Guest pages that stood in machine memory, averaged over time, all VMs."),
+    _cell("host_faults", "count", "lower", "host faults", "Accesses to a guest page without machine memory: first touches and swap-ins."),
     _cell("host_swap_in_pages", "pages", "lower", "host swap in", "Pages that the hypervisor read back from its swap."),
     _cell("host_swap_out_pages", "pages", "lower", "host swap out", "Pages that the hypervisor wrote to its swap."),
     _cell("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that guests read back from their own swap."),
@@ -97,6 +99,7 @@ METRICS: tuple[Metric, ...] = (
     _cell("io_latency_p99_ns", "ns", "lower", "I/O p99", "From a guest's block request to its completion, 99th percentile."),
     # network
     _cell("network_bytes_per_s", "bytes/s", "higher", "network", "Bytes that reached receivers a second, in VMs and outside."),
+    _cell("network_retransmissions", "count", "lower", "retransmissions", "Frames that senders sent again because they were dropped."),
     _cell("network_frames_dropped", "count", "lower", "drops", "Frames dropped in switches and at cards."),
     _cell("request_latency_p50_ns", "ns", "lower", "request p50", "Response time of marked requests, median."),
     _cell("request_latency_p99_ns", "ns", "lower", "request p99", "Response time of marked requests, 99th percentile."),
@@ -123,6 +126,8 @@ METRICS: tuple[Metric, ...] = (
     _vm("wakeup_latency_p50_ns", "ns", "lower", "wake-up p50", "From its vCPUs' wake-ups to their first instruction, median."),
     _vm("wakeup_latency_p99_ns", "ns", "lower", "wake-up p99", "From its vCPUs' wake-ups to their first instruction, 99th percentile."),
     _vm("ballooned_pages_avg", "pages", "neutral", "ballooned", "Pages in its balloon, averaged over time."),
+    _vm("resident_pages_avg", "pages", "neutral", "resident", "Its pages that stood in machine memory, averaged over time."),
+    _vm("host_faults", "count", "lower", "host faults", "Accesses to its pages without machine memory: first touches and swap-ins."),
     _vm("host_swap_in_pages", "pages", "lower", "host swap in", "Its pages that the hypervisor read back from swap."),
     _vm("host_swap_out_pages", "pages", "lower", "host swap out", "Its pages that the hypervisor wrote to swap."),
     _vm("guest_swap_in_pages", "pages", "lower", "guest swap in", "Pages that its kernel read back from its swap."),

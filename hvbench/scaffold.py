@@ -16,6 +16,7 @@ from attrs import define
 from hvbench.axes import AXES, DECISION_AXES
 from hvbench.errors import UserError
 from hvbench.nearest import did_you_mean
+from hvbench.plugins import PROJECT, wanted_entry_points
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -60,6 +61,9 @@ def files_of(axis: str, name: str) -> dict[str, str]:
         raise UserError(f"{name!r}: a policy's name is of small letters and digits, with - between words: my-policy")
     if keyword.iskeyword(name):
         raise UserError(f"{name!r} is a word of Python; choose another name")
+    taken = next((point for point in wanted_entry_points() if point.name == f"{axis}.{name}"), None)
+    if taken is not None and taken.dist is not None and taken.dist.name == PROJECT:
+        raise UserError(f"{name!r} is a {axis} policy of hvbench itself; choose another name, such as my-{name}")
     module = f"hvbench_{name.replace('-', '_')}"
     about = AXIS[axis]
     words = {
@@ -92,14 +96,16 @@ def create(axis: str, name: str, folder: Path) -> list[Path]:
         raise UserError(f"{folder}: exists already; choose another name, or --to another folder")
     if not folder.parent.is_dir():
         raise UserError(f"{folder}: the folder {folder.parent} does not exist")
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    part = None
     try:
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         for path, text in made.items():
             (part / path).parent.mkdir(parents=True, exist_ok=True)
             (part / path).write_text(text, encoding="utf-8")
         part.chmod(0o755)
         os.rename(part, folder)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     return [folder / path for path in made]

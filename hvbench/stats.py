@@ -22,6 +22,10 @@ from hvbench.store import Row
 RESPONSES = ("slowdown_geomean", "request_latency_p99_ns")
 """What is analysed: the first that the results have (open-loop workloads have no slowdown)."""
 
+MATERIAL: Mapping[str, float] = {"slowdown_geomean": 1.01, "request_latency_p99_ns": 1.05}
+"""A best choice less far ahead of the worst decides nothing (choice of this project). Percentiles come from buckets
+that are 1/32 wide (`hvbench.kernel.histogram`), so that less than two buckets may be none."""
+
 BASELINES: Mapping[str, frozenset[str]] = {"technique": frozenset({"native"})}
 """Choices that others are measured against, not competitors."""
 

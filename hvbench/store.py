@@ -216,18 +216,19 @@ class Store:
                     found[row.key] = row
         return found
 
-    def runs(self) -> list[tuple[int, float, str, int]]:
-        """Every run: number, start (seconds since the epoch), command, cells."""
+    def runs(self) -> list[tuple[int, float, str, int, int]]:
+        """Every run: number, start (seconds since the epoch), command, cells, finished cells."""
         with self._readable():
             return self._db.execute(
-                "SELECT id, started_at, command, (SELECT count(*) FROM run_cells WHERE run = id) FROM runs ORDER BY id"
+                "SELECT id, started_at, command, (SELECT count(*) FROM run_cells WHERE run = id), "
+                "(SELECT count(*) FROM run_cells JOIN cells USING (key) WHERE run = id) FROM runs ORDER BY id"
             ).fetchall()
 
     def run_rows(self, run: int | None = None) -> list[Row]:
-        """The finished cells of a run, in its order; of the last one where none is named."""
+        """The finished cells of a run, in its order; of the last one that has any where none is named."""
         with self._readable():
             if run is None:
-                run = self._db.execute("SELECT max(id) FROM runs").fetchone()[0]
+                run = self._db.execute("SELECT max(run) FROM run_cells JOIN cells USING (key)").fetchone()[0]
             elif not self._db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone():
                 raise UserError(f"{self.path}: no run {run}; see hvbench results --runs")
             return [

@@ -26,9 +26,7 @@ from hvbench.workload import Workload
 CPU_OVERCOMMIT = (0.5, 1.0, 2.0, 4.0)
 MEMORY_OVERCOMMIT = (0.7, 1.0, 1.3, 1.6)
 
-MATERIAL = {"slowdown_geomean": 1.01, "request_latency_p99_ns": 1.05}
-"""A best choice less far ahead of the worst decides nothing (choice of this project). Percentiles come from buckets
-that are 1/32 wide (`hvbench.kernel.histogram`), so that less than two buckets may be none."""
+MATERIAL = stats.MATERIAL
 SLOWDOWN = stats.RESPONSES[0]
 
 INTERACTION: stats.Effect = POLICY_AXES

@@ -6,7 +6,7 @@ Every table can be drawn in any format that tabulate knows. Rows are means over 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define
 
@@ -143,7 +143,7 @@ def report(
         design = stats.build_design(rows)
         if design is not None:
             parts.extend(_choice_tables(design, rows, fmt))
-            parts.extend(_variance_tables(design, fmt))
+            parts.extend(_variance_tables(design, stats.response_name(rows) or stats.RESPONSES[0], fmt))
         parts.append(_limits(rows, combinations, design))
     return "\n\n".join(part for part in parts if part)
 
@@ -154,13 +154,14 @@ def _heading(rows: Sequence[Row], combinations: Sequence[Combination], about: st
     horizons = sorted({(row.horizon_ns, row.warmup_ns) for row in rows})
     times = ", ".join(f"H {units.format_duration(h)}, W {units.format_duration(w)}" for h, w in horizons)
     fixed = [f"{axis} {first.labels[axis]}" for axis in AXES if not _varies(combinations, axis)]
-    counts = f"{_count(len(combinations), 'combination')}, {_count(seeds, 'seed')}"
+    counts = f"{count(len(combinations), 'combination')}, {count(seeds, 'seed')}"
     line = f"{first.workload}: {counts}, {times}"
     line += f", {about}" if about else ""
     return line + (f"\nthe same in all: {', '.join(fixed)}" if fixed else "")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -199,7 +200,7 @@ def _main_table(
     picked, left_out = _pick(order, show)
     notes = []
     if left_out:
-        notes.append(f"{left_out} combinations between them are not shown: --all shows all, --rows N more.")
+        notes.append(f"{_not_shown(left_out)}: --all shows all, --rows N more.")
     if silent:
         notes.append(f"0 in all of them: {', '.join(metric.title for metric in silent)}.")
     table = _draw_combinations(picked, left_out, show, order, metrics, [c.metric for c in picked], fmt)
@@ -211,6 +212,10 @@ def _pick(order: Sequence[Combination], show: int | None) -> tuple[list[Combinat
     if show is None or len(order) <= 2 * show + 1:
         return list(order), 0
     return [*order[:show], *order[len(order) - show :]], len(order) - 2 * show
+
+
+def _not_shown(number: int) -> str:
+    return f"{count(number, 'combination')} between them {'is' if number == 1 else 'are'} not shown"
 
 
 def _draw_combinations(
@@ -266,7 +271,7 @@ def _difference_table(
         rows.insert(show, ["…"] * len(headers))
     note = f"Differences in percent to {axis} {choice}, all other choices equal."
     if left_out:
-        note += f" {left_out} combinations between them are not shown: --all shows all, --rows N more."
+        note += f" {_not_shown(left_out)}: --all shows all, --rows N more."
     return f"{draw(headers, rows, fmt)}\n{note}"
 
 
@@ -326,13 +331,22 @@ def _choice_tables(design: stats.Design, rows: Sequence[Row], fmt: str) -> list[
     return tables
 
 
-def _variance_tables(design: stats.Design, fmt: str) -> list[str]:
+def _variance_tables(design: stats.Design, response: str, fmt: str) -> list[str]:
     """The share of the variance that each axis explains, policies and equipment apart."""
     tables = []
+    least = stats.MATERIAL[response]
     for name, part in stats.analyses(design).items():
         shares = stats.shares_with_ranges(part)
         if not shares:
             tables.append(f"What explains the variance, {name}: nothing differs.")
+            continue
+        means = [stats.choice_means(design, axis) for axis, levels in part.levels.items() if len(levels) > 1]
+        if max((same[-1].ratio for same in means if same), default=1.0) < least:
+            # Shares of next to nothing would look like a finding: ×1.001 explains 100 % of it.
+            tables.append(
+                f"What explains the variance, {name}: no choice makes {100 * (least - 1):.0f} %, so that shares of it "
+                "would say nothing."
+            )
             continue
         ranged = any(len(levels) > 2 for levels in part.levels.values())
         headers = ["effect", "share of variance"] + (["leaving one choice out"] if ranged else [])
@@ -368,12 +382,13 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
             competing = sum(not combination.control for combination in combinations)
             said.append(
                 "Choice means and variance shares are over the largest complete part, "
-                f"{_count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
+                f"{count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
             )
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
         said.append(
-            f"{shared} of {len(rows)} cells were not computed: they differ from a computed one only on axes "
+            f"{shared} of {count(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: "
+            "they differ from a computed one only on axes "
             "that were never asked, and have its result."
         )
     said.extend(_trouble(rows))
@@ -404,7 +419,7 @@ def _trouble(rows: Sequence[Row]) -> list[str]:
             grouped.setdefault((row.status, row.result.reason), []).append(row)
     found = []
     for (status, reason), same in grouped.items():
-        cells = _count(len(same), "cell")
+        cells = count(len(same), "cell")
         shared_by_all = [
             f"{axis} {same[0].labels[axis]}"
             for axis in AXES
@@ -435,17 +450,44 @@ def cell_report(row: Row, fmt: str = DEFAULT_FORMAT) -> str:
             lines.append([name, _with_unit(float(value), metric), metric.doc if metric else ""])
         parts.append(draw(["metric", "value", "meaning"], lines, fmt))
     if row.result.vms:
-        names = [name for name in VM_METRICS if any(name in vm for vm in row.result.vms)]
-        getters = [lambda name, vm=vm: float(vm.get(name, math.nan)) for vm in row.result.vms]
-        headers, cells = _columns([VM_METRICS[name] for name in names], getters)
-        table = [[str(vm.get("name", i)), *cells[i]] for i, vm in enumerate(row.result.vms)]
-        parts.append(draw(["VM", *headers], table, fmt))
+        parts.append(_vm_table(row.result.vms, fmt))
     parts.extend(row.result.notes)
+    return "\n\n".join(parts)
+
+
+MOST_VM_COLUMNS = 5
+"""VMs that stand beside each other; more are rows, with as many metrics as fit and the rest in further tables."""
+
+
+def _vm_table(vms: Sequence[Mapping[str, float | int | str]], fmt: str) -> str:
+    """Every metric of every VM, but those that are 0 or absent in all, which are named under it."""
+    getters = [lambda name, vm=vm: float(vm.get(name, math.nan)) for vm in vms]
+    measured: list[Metric] = []
+    silent: list[Metric] = []
+    for name, metric in VM_METRICS.items():
+        values = [value for get in getters if not math.isnan(value := get(name))]
+        if values:
+            (measured if any(values) else silent).append(metric)
+    headers, cells = _columns(measured, getters)
+    names = [str(vm.get("name", i)) for i, vm in enumerate(vms)]
+    parts = []
+    if len(vms) <= MOST_VM_COLUMNS:
+        table = [[header, *column] for header, column in zip(headers, zip(*cells, strict=True), strict=True)]
+        parts.append(draw(["each VM", *names], table, fmt))
+    else:
+        for start in range(0, len(headers), MOST_VM_COLUMNS):
+            part = slice(start, start + MOST_VM_COLUMNS)
+            table = [[name, *numbers[part]] for name, numbers in zip(names, cells, strict=True)]
+            parts.append(draw(["VM", *headers[part]], table, fmt))
+    if silent:
+        parts.append(f"0 in all VMs: {', '.join(metric.title for metric in silent)}.")
     return "\n\n".join(parts)
 
 
 def _with_unit(value: float, metric: Metric | None) -> str:
     if metric is None:
         return _number(value)
+    if math.isnan(value):
+        return "-"
     unit, factor = _scale(metric, abs(value))
     return f"{_number(value / factor)} {unit}".strip()

@@ -151,6 +151,8 @@ def test_a_wrong_question_is_the_callers_error(judge: Evaluator, tiny: str) -> N
         judge.evaluate(GOOD, [])
     with pytest.raises(UserError, match=r"must have one \{\}"):
         judge.evaluate("balloon", [tiny], stack="overcommit")
+    with pytest.raises(UserError, match="the candidate credit is a scheduler policy itself: leave out"):
+        judge.evaluate("credit", [tiny], choices={"scheduler": "null"})
     with pytest.raises(ValueError, match="hook_s"):
         Limits(hook_s=0)
 
@@ -163,3 +165,19 @@ def test_the_command_gives_the_same_as_json(tiny: str, tmp_path: Path, capsys: p
     (tmp_path / "bad.py").write_text(BAD["illegal"][1])
     assert execute(["evaluate", str(tmp_path / "bad.py"), "--workloads", tiny]) == 1
     assert "illegal, line" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ("./nosuch.py", "nosuch.py: no such policy file"),
+        ("credit:timeslice=5", "timeslice: 5 has no unit"),
+        ("credti", "no policy 'credti'; did you mean credit"),
+    ],
+)
+def test_a_candidate_that_is_none_is_bad_input(
+    candidate: str, said: str, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["evaluate", candidate, "--workloads", tiny]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and said in shown.err

@@ -75,12 +75,18 @@ def test_the_page_shows_the_workflow_that_is_written() -> None:
         ("scheduler", "../evil", "small letters and digits"),
         ("scheduler", "", "small letters and digits"),
         ("scheduler", "import", "a word of Python"),
+        ("scheduler", "credit", "'credit' is a scheduler policy of hvbench itself; choose another name, such as my-"),
     ],
 )
 def test_bad_names(axis: str, name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         create(axis, name, tmp_path / "p")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error() -> None:
+    with pytest.raises(UserError, match=r"^/proc/x: cannot be written: "):
+        create("scheduler", "my-p", Path("/proc/x"))
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

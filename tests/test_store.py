@@ -52,9 +52,20 @@ def test_runs_are_remembered_in_order(tmp_path: Path) -> None:
         store.begin_run("matrix two", ["b", "missing"])
         assert [row.key for row in store.run_rows()] == ["b"]
         assert [row.key for row in store.run_rows(first)] == ["c", "a"]
-        assert [(run[2], run[3]) for run in store.runs()] == [("matrix one", 2), ("matrix two", 2)]
+        assert [run[2:] for run in store.runs()] == [("matrix one", 2, 2), ("matrix two", 2, 1)]
         with pytest.raises(UserError, match="no run 99"):
             store.run_rows(99)
+
+
+def test_a_run_that_finished_nothing_hides_no_results(tmp_path: Path) -> None:
+    with Store(tmp_path / "r.db") as store:
+        assert store.run_rows() == []
+        store.put(make_row("a"))
+        store.begin_run("matrix", ["a"])
+        refused = store.begin_run("run with bad input", ["missing"])
+        assert [row.key for row in store.run_rows()] == ["a"]
+        assert store.run_rows(refused) == []
+        assert [run[3:] for run in store.runs()] == [(1, 1), (1, 0)]
 
 
 def test_the_newest_result_of_a_combination_counts(tmp_path: Path) -> None:

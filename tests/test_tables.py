@@ -8,7 +8,7 @@ import pytest
 from hvbench import drawing, tables
 from hvbench.axes import AXES
 from hvbench.errors import UserError
-from hvbench.metrics import CELL_METRICS, DIRECTIONS, METRICS, SCOPES, TABLE_COLUMNS, UNITS, cell_metric
+from hvbench.metrics import CELL_METRICS, DIRECTIONS, METRICS, SCOPES, TABLE_COLUMNS, UNITS, VM_METRICS, cell_metric
 from hvbench.store import Row
 from tests.test_stats import factorial, make_row
 
@@ -81,7 +81,7 @@ def test_what_the_numbers_cannot_say() -> None:
     assert "The switch was never asked anything on this workload" in text
     assert "Made identical decisions throughout: scheduler sc0, sc1." in text
     assert "The spread over seeds is unknown" in text
-    assert "1 of 6 cells were not computed" in text
+    assert "1 of 6 cells was not computed" in text
     assert text.count("Touches are sampled.") == 1
 
 
@@ -89,6 +89,12 @@ def test_refused_levels_shrink_the_analysis_and_its_size_is_printed() -> None:
     rows = factorial({"scheduler": [1, 2], "memory": [1, 2, 3]})
     rows = [make_row(None, "refused", **r.labels) if r.labels["memory"] == "me0" else r for r in rows]
     assert "largest complete part, 4 cells of 6, without memory me0" in tables.report(rows)
+
+
+def test_shares_of_less_than_one_percent_are_not_shown() -> None:
+    text = tables.report(factorial({"scheduler": [1, 4], "memory": [1, 2], "storage": [1, 1.001]}))
+    assert "log slowdown, policies (2 scheduler" in text and "log slowdown, equipment" not in text
+    assert "What explains the variance, equipment: no choice makes 1 %, so that shares of it would say nothing." in text
 
 
 def test_variance_and_choice_means_are_shown() -> None:
@@ -169,6 +175,29 @@ def test_one_cell_shows_every_metric_and_vm() -> None:
     row.result.vms[:] = [{"name": "web-0", "slowdown": 1.25, "ready_ns": 1000}]
     text = tables.cell_report(row)
     assert "wakeup_latency_p99_ns" in text and "2.500 ms" in text and "web-0" in text and "1.250" in text
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_the_vms_of_a_cell_fit_a_terminal_and_nothing_is_left_unsaid(count: int) -> None:
+    vms = [
+        {"name": f"guest-{i}", **{name: (0.0 if name == "oom_kills" else 123_456.0 + i) for name in VM_METRICS}}
+        for i in range(count)
+    ]
+    row = make_row(2.0)
+    text = tables.cell_report(attrs.evolve(row, result=attrs.evolve(row.result, vms=vms)))
+    table = text[text.index("guest-0") - 20 :]
+    assert max(len(line) for line in table.splitlines() if not line.startswith("0 in all")) <= 130
+    assert "0 in all VMs: OOM kills." in table
+    assert all(metric.title in text for metric in VM_METRICS.values())
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    row = make_row(2.0)
+    metrics = {"io_latency_p99_ns": float("nan"), "host_faults": 3, "network_retransmissions": 2}
+    text = tables.cell_report(attrs.evolve(row, result=attrs.evolve(row.result, metrics=metrics)))
+    said = {line.split()[0]: line.split()[1] for line in text.splitlines() if line.startswith(tuple(metrics))}
+    assert said == {"io_latency_p99_ns": "-", "host_faults": "3", "network_retransmissions": "2"}
+    assert "Frames that senders sent again" in text
 
 
 def test_the_metrics_registry_is_well_formed() -> None:

@@ -17,6 +17,7 @@ import click
 
 import hvbench
 from hvbench.errors import UserError
+from hvbench.nearest import did_you_mean
 
 COMMANDS: dict[str, str] = {
     "matrix": "Run workloads against every combination of policies, in one table.",
@@ -62,6 +63,17 @@ class _LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"hvbench.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = did_you_mean(args[0], self.list_commands(ctx)) if not args[0].startswith("-") else ""
+            if not hint:
+                raise
+            raise click.UsageError(f"no command {args[0]!r}{hint}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

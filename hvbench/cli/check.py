@@ -47,6 +47,11 @@ def check(
     from hvbench.testing.report import json_of, store, text_of, write_json
 
     check_format(fmt)
+    for path in (output, db):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: the folder {path.parent} does not exist")
+    if output is not None and output.is_dir():
+        raise UserError(f"{output}: is a folder")
     expected = dict(_expected(text) for text in expect)
     if listed:
         for name in policies:

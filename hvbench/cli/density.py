@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit-slowdown",
     type=click.FloatRange(min=1, min_open=True),
+    callback=options.number,
     default=1.5,
     show_default=True,
     help="Worst slowdown of any VM, in any seed, that is still good.",

@@ -41,12 +41,14 @@ def evaluate(
     """Score POLICY (a file, - for source on standard input, or a choice such as credit:timeslice=5ms).
 
     The score is the geometric mean slowdown over the workloads and seeds: smaller is better, and the same on every
-    machine. The candidate runs in a process of its own, with limits. Exit code 1 where something is wrong with it.
+    machine. The candidate runs in a process of its own, with limits. Exit code 1 where something is wrong with it; 2
+    where it does not load or takes no such parameter (with --json 1, and the problem as data).
     """
     import json
     import sys
 
     from hvbench.drawing import check_format
+    from hvbench.errors import UserError
     from hvbench.evaluation import Limits
     from hvbench.evaluation import evaluate as judge
 
@@ -61,6 +63,8 @@ def evaluate(
         seeds=range(1, seeds + 1),
         limits=Limits(hook_s=limit_s, hook_steps=hook_steps, total_s=total_s),
     )
+    if not result.cells and not as_json and [p.kind for p in result.problems] in (["load"], ["parameter"]):
+        raise UserError(result.problems[0].message)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))
     else:
@@ -79,6 +83,7 @@ def _report(result: Any, fmt: str) -> str:
             for c in result.cells
         ]
         parts.append(draw(["workload", "seed", "status", "slowdown"], rows, fmt))
+    parts += dict.fromkeys(note for cell in result.cells for note in cell.notes)
     for problem in result.problems:
         place = f", line {problem.line}" if problem.line else ""
         parts.append(f"{problem.kind}{place}: {problem.message}")

@@ -38,10 +38,10 @@ output_option = click.option(
 fresh_option = click.option("--fresh", is_flag=True, help="Compute again what the results file has.")
 
 
-def _number(_: click.Context, option: click.Parameter, value: float) -> float:
+def number(_: click.Context, option: click.Parameter, value: float) -> float:
     """Refuse nan, which every comparison of a range lets through."""
     if value != value:
-        raise click.BadParameter("nan is no number of seconds", param=option)
+        raise click.BadParameter("nan is not a number", param=option)
     return value
 
 
@@ -49,7 +49,7 @@ limit_option = click.option(
     "--limit",
     "limit_s",
     type=click.FloatRange(min=0, max=86_400, min_open=True),
-    callback=_number,
+    callback=number,
     default=10.0,
     show_default=True,
     help="Seconds after which a hook of a policy from a file counts as hung.",

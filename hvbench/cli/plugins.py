@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from hvbench.plugins import Policy, Registry
 
 
+SUMMARY_WIDTH = 72
+"""Characters of a line of what a policy is, in the list."""
+
+
 @click.command("plugins")
 @click.argument("name", required=False)
 @options.format_option
@@ -33,16 +37,20 @@ def plugins(name: str | None, fmt: str) -> int:
 
 
 def _list(registry: Registry, fmt: str) -> None:
+    import textwrap
+
     from hvbench.axes import AXES
-    from hvbench.drawing import draw
+    from hvbench.drawing import DEFAULT_FORMAT, draw
 
     table = []
     for axis in AXES:
         for policy in registry.axis(axis):
             summary = policy.summary + (" (control: not part of all)" if policy.control is not None else "")
-            honours = _honours(policy) if axis == "scheduler" else ""
-            table.append([axis, policy.name, " ".join(info.alias for info in policy.params), honours, summary])
-    click.echo(draw(["axis", "policy", "parameters", "honours", "what it is"], table, fmt))
+            if fmt == DEFAULT_FORMAT:
+                summary = textwrap.fill(summary, SUMMARY_WIDTH)
+            table.append([axis, policy.name, str(len(policy.params) or ""), summary])
+    click.echo(draw(["axis", "policy", "parameters", "what it is"], table, fmt))
+    click.echo("\nhvbench plugins NAME describes one: its parameters, what of a VM it honours, its source.")
 
 
 def _honours(policy: Policy) -> str:

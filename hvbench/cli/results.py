@@ -36,7 +36,7 @@ def results(
     fmt: str,
     output: Path | None,
 ) -> int:
-    """Show stored results of WORKLOADS (all of them by default), of the last run."""
+    """Show stored results of WORKLOADS (all of them by default), of the last run that finished a cell."""
     from hvbench.drawing import check_format
     from hvbench.errors import UserError
     from hvbench.export import check_output, write_rows
@@ -80,13 +80,13 @@ def results(
     return 0
 
 
-def _list_runs(runs: list[tuple[int, float, str, int]], fmt: str) -> None:
+def _list_runs(runs: list[tuple[int, float, str, int, int]], fmt: str) -> None:
     import datetime
 
     from hvbench.drawing import draw
 
     table = [
-        [str(number), datetime.datetime.fromtimestamp(start).isoformat(" ", "seconds"), str(cells), command]
-        for number, start, command, cells in runs
+        [str(number), datetime.datetime.fromtimestamp(start).isoformat(" ", "seconds"), str(cells), str(done), command]
+        for number, start, command, cells, done in runs
     ]
-    click.echo(draw(["run", "started", "cells", "command"], table, fmt))
+    click.echo(draw(["run", "started", "cells", "finished", "command"], table, fmt))

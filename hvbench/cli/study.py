@@ -105,7 +105,7 @@ def seed(
     from hvbench.picture import check_picture, draw_study
     from hvbench.store import Store
     from hvbench.study import analyse, cells_of, grid, responses_of, roomy_cell, together, touched_pages, verdict
-    from hvbench.tables import exit_code
+    from hvbench.tables import count, exit_code
     from hvbench.worker import Limits
 
     check_format(fmt)
@@ -137,7 +137,8 @@ def seed(
     cells = {point: cells_of(point, choices, fixed, range(1, seeds + 1)) for point in points}
     every = [cell for some in cells.values() for cell in some]
     if dry_run:
-        click.echo(f"{len(loaded)} workloads at {len(cpu) * len(overcommit)} points: {len(every)} cells")
+        where = f"{count(len(loaded), 'workload')} at {count(len(cpu) * len(overcommit), 'point')}"
+        click.echo(f"{where}: {count(len(every), 'cell')}")
         return 0
     with Store(db) as store:
         store.begin_run(options.command_line(), [cell.key for cell in every])

@@ -38,13 +38,32 @@ def test_starting_imports_neither_numba_nor_what_is_not_asked_for(args: list[str
 
 def test_an_unknown_command_is_bad_input(hvbench: Run) -> None:
     ran = hvbench("matrx")
-    assert ran.code == 2 and "No such command" in ran.err and ran.err.count("\n") == 1
+    assert ran.code == 2 and "no command 'matrx'" in ran.err and ran.err.count("\n") == 1
+
+
+def test_a_misspelt_command_names_the_nearest(hvbench: Run) -> None:
+    ran = hvbench("matrx")
+    assert ran.code == 2 and "no command 'matrx'; did you mean matrix" in ran.err
+    assert "did you mean" not in hvbench("qqqq").err
+
+
+def test_output_that_cannot_be_written_is_refused_before_anything_runs(hvbench: Run) -> None:
+    for option in ("-o", "--db"):
+        ran = hvbench("check", "credit", option, "/nonexist/x.json")
+        assert ran.code == 2 and ran.out == ""
+        assert ran.err == "hvbench: /nonexist/x.json: the folder /nonexist does not exist\n"
+
+
+def test_a_slowdown_of_nan_is_no_limit(hvbench: Run) -> None:
+    ran = hvbench("density", "build", "--limit-slowdown", "nan")
+    assert ran.code == 2 and "nan is not a number" in ran.err
 
 
 def test_policies_are_listed_by_axis(hvbench: Run) -> None:
     ran = hvbench("plugins")
     assert ran.code == 0
     rows = {tuple(line.split()[:2]) for line in ran.out.splitlines()}
+    assert max(map(len, ran.out.splitlines())) <= 120
     assert {(axis, name) for axis, names in POLICIES.items() for name in names} <= rows
 
 

@@ -47,7 +47,7 @@ def test_a_table_a_workload_and_an_answer(study: Run) -> None:
 
 def test_dry_run_counts(study: Run) -> None:
     ran = study("study", "seed", "./fake.toml", *POLICIES, *GRID, "--dry-run")
-    assert ran.out == "1 workloads at 4 points: 32 cells\n" and fakes.CALLS == []
+    assert ran.out == "1 workload at 4 points: 32 cells\n" and fakes.CALLS == []
 
 
 @pytest.mark.parametrize("ratios", ["", "a", "0", "1,-2", "nan", "inf"])
