@@ -20,10 +20,16 @@ include/trace/events/{sched,block,syscalls}.h.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from hvbench.policy import hookimpl
 from hvbench.traces.importers import scan
 from hvbench.traces.importers.api import Format, Head
 from hvbench.traces.importers.schedlog import Options, looks_like, read
+
+#: A line of perf script: a blank before the thread, a group before the event.
+PERF: Final = re.compile(rb" *\S.*? \d+(?:/\d+)? +(?:\[\d+\] +)?\d+\.\d+: +(?:\d+ +)?[\w-]+:\w+: ")
 
 
 def sniff(head: Head) -> float:
@@ -34,6 +40,8 @@ def sniff(head: Head) -> float:
     events, wrong, table = looks_like(head.lines(40))
     if not events or wrong * 4 > events:
         return 0.0
+    if any(PERF.match(line) for line in head.lines(40)[:5]):
+        return 0.2  # below what perf-script says of events of other groups
     # perf's names of events have a group, its threads a blank before them
     perf = any(b": sched:" in line or b" sched:" in line or b"/" in line[:40] for line in head.lines(40)[:5])
     cpus = (table[:, scan.F_CPU] >= 0).any()

@@ -380,7 +380,7 @@ def test_the_metadata_says_where_a_trace_came_from(csv: Path, tmp_path: Path) ->
     ("words", "said"),
     [
         (["x.csv"], "x.csv: no such file"),
-        (["some.csv", "-o", "x.parquet"], "some.csv: no format recognises it; name one"),
+        (["some.csv", "-o", "x.parquet"], "no format recognises it; a CSV of block requests is read"),
         (["block", "some.csv"], "where to? -o names the trace to write"),
         (["block", "some.csv", "-o", "no/where.parquet"], "there is no folder no"),
         (["block", "some.csv", "-o", "o.csv"], "o.csv: what is written is Parquet; -o names a file that ends in"),

@@ -163,3 +163,10 @@ def test_the_list_of_formats_is_wrapped(capsys: pytest.CaptureFixture[str]) -> N
     assert execute(["import", "--help"]) == 0
     out = capsys.readouterr().out
     assert "Formats: " in out and max(map(len, out.splitlines())) <= 80
+
+
+def test_perf_text_of_other_events_is_perfs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.data"
+    line = "       kdamond.0  4452 [000] 82820.95266{}: damon:damon_aggregated: target_id=18 nr_regions=8 942-943: 0\n"
+    path.write_text("".join(line.format(i) for i in range(9)))
+    assert "an import of perf-script replays" in refused(capsys, "import", path, "-o", tmp_path / "x.parquet")
