@@ -157,7 +157,7 @@ class _ImportCommand(click.Command):
             "import",
             params=params,
             callback=lambda **given: _run(formats, chosen, named, given),
-            help=f"{self.help}\n\n\b\n" + about.replace("\n\n", "\n\n\b\n"),
+            help=f"{self.help}\n\n" + (("\b\n" + about.replace("\n\n", "\n\n\b\n")) if chosen is not None else about),
         )
         return inner.make_context(info_name, args, parent, **extra)
 

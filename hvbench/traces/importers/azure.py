@@ -157,8 +157,14 @@ def read(job: Import) -> Iterator[Batch]:
             azure.vmtable(source)
         else:
             yield from azure.wide(source) if kind == "wide" else azure.lines(source)
+    if azure.cores and not azure.readings.numbers:
+        raise UserError(
+            f"{source.name}: a vmtable alone has no demand; name the readings after it: "
+            "`hvbench import azure vmtable.csv.gz vm_cpu_readings-file-1-of-125.csv.gz -o NEW.demand.parquet`"
+        )
     if azure.unlisted:
-        job.note(f"{azure.unlisted} VMs are in no vmtable: 1 core each, memory silent")
+        who = "1 VM is" if azure.unlisted == 1 else f"{azure.unlisted} VMs are"
+        job.note(f"{who} in no vmtable: 1 core each, memory silent")
     if azure.ranges:
         job.note("cores or memory are ranges (V2): the lower end is taken")
     job.meta.setdefault("vms", [])

@@ -70,7 +70,8 @@ def _columns(header: bytes, where: str) -> tuple[list[Column], dict[str, str]]:
     missing = [name for name in ("time", "cores", "cpu") if name not in names]
     if missing:
         raise UserError(
-            f"{where}:1: expected a header with Timestamp, CPU cores and CPU usage [%], found {header[:80]!r}"
+            f"{where}:1: expected a header with Timestamp, CPU cores and CPU usage [%], found "
+            f"{bytes(header[:80]).decode('utf-8', 'replace')!r}"
         )
     return columns, names
 

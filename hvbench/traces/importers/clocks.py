@@ -93,7 +93,8 @@ class Clock:
                 "what follows was shifted to continue"
             )
         if self.gaps:
-            said.append(f"{name}: {self.gaps} gaps were shortened, by {self.gaps_ns / 1e9:.6g} s in all")
+            what = "1 gap was" if self.gaps == 1 else f"{self.gaps} gaps were"
+            said.append(f"{name}: {what} shortened, by {self.gaps_ns / 1e9:.6g} s in all")
         return said
 
 

@@ -151,7 +151,7 @@ def _write_trace(job: Import, output: Path, settings: Settings, files: Files, gi
         check_clocks(job)
         if not spool.rows:
             said = f" ({job.notes[0]})" if job.notes else ""
-            raise UserError(f"{names_of(files.paths)}: holds nothing that a {job.format.name} import replays{said}")
+            raise UserError(f"{names_of(files.paths)}: holds nothing that an import of {job.format.name} replays{said}")
         seen = [clock.first_ns for clock in job.clocks.values() if clock.first_ns is not None]
         start = min(spool.first_ns, *seen)
         span = max(job.end_ns, spool.last_ns) - start

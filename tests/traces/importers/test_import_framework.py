@@ -245,7 +245,7 @@ def test_long_gaps_are_shortened_when_asked_and_years_are_refused(csv: Path, tmp
         convert("block", csv, tmp_path / "x.parquet", **COLUMNS)
     report, trace = convert("block", csv, tmp_path / "x.parquet", Settings(longest_gap_ns=10**9), **COLUMNS)
     assert sorted(trace.columns["time_ns"].tolist()) == [0, 10**9, 10**9 + 1000]
-    assert any("1 gaps were shortened" in note for note in report.notes)
+    assert any("1 gap was shortened" in note for note in report.notes)
 
 
 def test_units_of_time() -> None:

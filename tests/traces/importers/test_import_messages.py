@@ -150,3 +150,16 @@ def test_new_workloads_that_cannot_start(tmp_path: Path, capsys: pytest.CaptureF
     assert execute(["workload", "new", "w", *words]) == 0
     out = capsys.readouterr().out
     assert "3 VMs of 6 vCPUs" in out and "note          the VMs have 768MiB, 1." in out
+
+
+def test_a_vmtable_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "vmtable.csv"
+    path.write_text(f"{'a' * 24},s,d,0,300,9,5,8,Unknown,2,4\n")
+    error = refused(capsys, "import", "azure", path, "-o", tmp_path / "x.parquet")
+    assert f"{path}: a vmtable alone has no demand; name the readings after it" in error
+
+
+def test_the_list_of_formats_is_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["import", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Formats: " in out and max(map(len, out.splitlines())) <= 80

@@ -206,5 +206,5 @@ def test_real_logs(format: str, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["trace.txt", "trace_dynamic.txt"])
 def test_logs_without_scheduler_events_are_refused(name: str, tmp_path: Path) -> None:
     path = shared(f"trappy-tracecmd/{name}")
-    with pytest.raises(UserError, match="holds nothing that a ftrace import replays"):
+    with pytest.raises(UserError, match="holds nothing that an import of ftrace replays"):
         convert("ftrace", path, tmp_path / "x.parquet")

@@ -58,7 +58,7 @@ def test_azure_readings_and_vmtable(tmp_path: Path) -> None:
     assert column(demand, "provisioned_pages", 2) == [-1]
     assert report.silent == ["memory", "storage", "network"]
     for said in (
-        "1 VMs are in no vmtable: 1 core each",
+        "1 VM is in no vmtable: 1 core each",
         "ranges (V2): the lower end",
         "1 samples of a time that another",
     ):
