@@ -16,12 +16,16 @@ PAGE = (ROOT / "docs" / "schedulers.md").read_text(encoding="utf-8")
 
 
 def tables() -> list[dict[str, list[str]]]:
-    """The page's tables: name of the scheduler -> its other cells, in the order of the page."""
+    """The page's tables of a line a scheduler: its name -> the other cells, in the order of the page."""
     found: list[dict[str, list[str]]] = []
+    ours = False
     for line in PAGE.splitlines():
-        if line.startswith("| scheduler |"):
+        if line.startswith("| scheduler |") and line.count("scheduler") > 1:
+            ours = False  # figures, two schedulers a line
+        elif line.startswith("| scheduler |"):
+            ours = True
             found.append({"": [cell.strip() for cell in line.strip("|").split("|")][1:]})
-        elif row := re.match(r"\| `([a-z0-9-]+)` \|(.*)\|$", line):
+        elif ours and (row := re.match(r"\| `([a-z0-9-]+)` \|(.*)\|$", line)):
             found[-1][row[1]] = [cell.strip() for cell in row[2].split("|")]
     return found
 
