@@ -96,7 +96,7 @@ def test_the_way_from_an_idea_to_a_policy_in_ci(place: Place, axis: str) -> None
     assert name in table
     place.run("pytest -q --benchmark-json=base.json", project)
     place.run("pytest -q tests/test_tracked.py --benchmark-json=new.json", project)
-    assert "0 metrics are worse" in place.run("hvbench compare base.json new.json --vanished-ok", project)
+    assert "Of the metrics 0 are worse" in place.run("hvbench compare base.json new.json --vanished-ok", project)
 
 
 def test_the_tutorial_line_by_line(place: Place) -> None:

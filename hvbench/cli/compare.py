@@ -101,8 +101,9 @@ def _summary(found: Comparison, rules: list[str]) -> str:
         said.append(f"{len(found.new)} cells are new")
     worse = sum(c.verdict == "worse" for c in found.changes)
     better = sum(c.verdict == "better" for c in found.changes)
-    said.append(f"{worse} metrics are worse, {better} better")
-    return f"{'; '.join(said)}. Rules: {', '.join(rules) or 'none'}."
+    said.append(f"of the metrics {worse} {'is' if worse == 1 else 'are'} worse, {better} better")
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}. Rules: {', '.join(rules) or 'none'}."
 
 
 def _weight(change: Change) -> tuple[bool, float]:
