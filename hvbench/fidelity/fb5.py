@@ -117,7 +117,7 @@ def transactions(stage: Stage, given: Inputs, weights: list[int], demand: float,
         "disk.channels": 1,
         "disk.write_latency": ns(whole_ns - compute_ns),
         # all of the disk's time is in its latency
-        "disk.bandwidth": 10**15,
+        "disk.bandwidth": "1000000GB/s",
     }
     return _writing(stage, given, weights, trace, disk, name)
 

@@ -81,7 +81,7 @@ def medium(probe: Mapping[str, float]) -> dict[str, Any]:
     return {
         "disk.read_latency": ns(probe["read_small_ns"] - SMALL * per_byte),
         "disk.write_latency": ns(probe["write_small_ns"] - SMALL * per_byte),
-        "disk.bandwidth": round(1e9 / per_byte),
+        "disk.bandwidth": f"{round(1e9 / per_byte)}B/s",
     }
 
 

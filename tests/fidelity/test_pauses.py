@@ -69,7 +69,7 @@ def test_a_request_takes_longer_after_a_pause(tmp_path: Path, pause: int, extra:
             "pcpus": 1,
             "memory": "1GiB",
             "disk.read_latency": "50us",
-            "disk.bandwidth": 10**15,
+            "disk.bandwidth": "1000000GB/s",
         },
         vms=[{"name": "a", "memory": "16MiB", "trace": stage.trace("pauses", script), "image": "", "start": "0s"}],
     )
