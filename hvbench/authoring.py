@@ -27,8 +27,8 @@ from hvbench.errors import UserError
 from hvbench.traces.check import open_trace, require_valid
 from hvbench.traces.format import PAGE_SIZE, Trace
 from hvbench.traces.info import trace_info
-from hvbench.traces.words import plural
 from hvbench.whole import written_whole
+from hvbench.words import plural
 from hvbench.workload import Workload, find_trace, parse_workload
 
 Table = dict[str, Any]

@@ -220,6 +220,7 @@ _PRESENTATION = frozenset(
         "store",
         "study",
         "tables",
+        "words",
         "worker",
         "workload",
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from hvbench.axes import POLICY_AXES
 from hvbench.errors import UserError
 from hvbench.study import Finding, together
+from hvbench.whole import written_whole
 
 SUFFIXES = (".png", ".svg", ".pdf")
 NAMES = {"slowdown_geomean": "slowdown", "request_latency_p99_ns": "p99 response"}
@@ -69,12 +70,10 @@ def draw_study(findings: Sequence[Finding], path: Path) -> None:
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
         bar.ax.tick_params(labelsize=8)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        figure.savefig(part)
-        part.replace(path)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
     finally:
-        part.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

@@ -346,13 +346,18 @@ def open_metrics(plan: Plan, memory: HostMemory, vm: int) -> dict[str, float | i
     }
 
 
+def not_passed(plan: Plan, memory: HostMemory, within_ns: int) -> str:
+    """The VMs whose traces take longer than that for their first pass, by name; empty for none."""
+    loops = memory.tables["group"]["first_loop_ns"]
+    late = [g for i, g in enumerate(plan.groups) if loops[i] == 0 or loops[i] > within_ns]
+    return ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
+
+
 def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
     """A sentence where some trace was not passed once within the warm-up: what it meets first, it meets measured."""
-    loops = memory.tables["group"]["first_loop_ns"]
-    late = [g for i, g in enumerate(plan.groups) if loops[i] == 0 or loops[i] > warmup_ns]
-    if not late:
+    names = not_passed(plan, memory, warmup_ns)
+    if not names:
         return []
-    names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
     warmup = format_duration(warmup_ns)
     return [
         f"{plan.workload.name}: the warm-up of {warmup} is shorter than one pass of the trace of {names}: "
@@ -362,13 +367,9 @@ def short_warmup(plan: Plan, memory: HostMemory, warmup_ns: int) -> list[str]:
 
 def short_measurement(plan: Plan, memory: HostMemory, measured_ns: int) -> list[str]:
     """A sentence where less than one pass of a trace is measured: alone and here, rates are then of different parts."""
-    loops = memory.tables["group"]["first_loop_ns"]
-    if plan.open_loop:
+    names = "" if plan.open_loop else not_passed(plan, memory, measured_ns)
+    if not names:
         return []
-    late = [g for i, g in enumerate(plan.groups) if loops[i] == 0 or loops[i] > measured_ns]
-    if not late:
-        return []
-    names = ", ".join(plan.workload.vms[vm].name for vm in sorted(vm for g in late for vm in g.vms))
     return [
         f"{plan.workload.name}: less than one pass of the trace of {names} is measured: alone and here "
         "these are not the same parts of it, so that a slowdown may be some percent off, and below 1."

@@ -18,6 +18,7 @@ from hvbench.errors import UserError
 from hvbench.metrics import CELL_METRICS, TABLE_COLUMNS, VM_METRICS, Metric, cell_metric
 from hvbench.nearest import did_you_mean
 from hvbench.store import Row
+from hvbench.words import plural
 
 ROWS = 5
 """Best and worst rows shown where neither --rows nor --all is given."""
@@ -154,15 +155,10 @@ def _heading(rows: Sequence[Row], combinations: Sequence[Combination], about: st
     horizons = sorted({(row.horizon_ns, row.warmup_ns) for row in rows})
     times = ", ".join(f"H {units.format_duration(h)}, W {units.format_duration(w)}" for h, w in horizons)
     fixed = [f"{axis} {first.labels[axis]}" for axis in AXES if not _varies(combinations, axis)]
-    counts = f"{count(len(combinations), 'combination')}, {count(seeds, 'seed')}"
+    counts = f"{plural(len(combinations), 'combination')}, {plural(seeds, 'seed')}"
     line = f"{first.workload}: {counts}, {times}"
     line += f", {about}" if about else ""
     return line + (f"\nthe same in all: {', '.join(fixed)}" if fixed else "")
-
-
-def count(number: int, noun: str) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _varies(combinations: Sequence[Combination], axis: str) -> bool:
@@ -215,7 +211,7 @@ def _pick(order: Sequence[Combination], show: int | None) -> tuple[list[Combinat
 
 
 def _not_shown(number: int) -> str:
-    return f"{count(number, 'combination')} between them {'is' if number == 1 else 'are'} not shown"
+    return f"{plural(number, 'combination')} between them {'is' if number == 1 else 'are'} not shown"
 
 
 def _draw_combinations(
@@ -382,12 +378,12 @@ def _limits(rows: Sequence[Row], combinations: Sequence[Combination], design: st
             competing = sum(not combination.control for combination in combinations)
             said.append(
                 "Choice means and variance shares are over the largest complete part, "
-                f"{count(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
+                f"{plural(design.cells, 'cell')} of {competing * len(design.seeds)}, without {left}."
             )
     shared = sum(row.shared_from is not None for row in rows)
     if shared:
         said.append(
-            f"{shared} of {count(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: "
+            f"{shared} of {plural(len(rows), 'cell')} {'was' if shared == 1 else 'were'} not computed: "
             "they differ from a computed one only on axes "
             "that were never asked, and have its result."
         )
@@ -419,7 +415,7 @@ def _trouble(rows: Sequence[Row]) -> list[str]:
             grouped.setdefault((row.status, row.result.reason), []).append(row)
     found = []
     for (status, reason), same in grouped.items():
-        cells = count(len(same), "cell")
+        cells = plural(len(same), "cell")
         shared_by_all = [
             f"{axis} {same[0].labels[axis]}"
             for axis in AXES

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from hvbench.errors import UserError
-from hvbench.traces.words import plural
+from hvbench.words import plural
 
 _BOTH = ("-h", "--help", "--list")
 

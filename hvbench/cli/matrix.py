@@ -10,6 +10,7 @@ import click
 from hvbench.axes import AXES, MOST_SEEDS
 from hvbench.cli import options
 from hvbench.cli.progress import Progress
+from hvbench.words import plural
 
 if TYPE_CHECKING:
     from hvbench.cell import Cell, Choice
@@ -70,7 +71,7 @@ def matrix(
     from hvbench.matrix import Study, choose, is_study, load_study, load_workloads, make_cells
     from hvbench.metrics import cell_metric
     from hvbench.store import Store
-    from hvbench.tables import count, exit_code
+    from hvbench.tables import exit_code
     from hvbench.worker import Limits
 
     check_format(fmt)
@@ -125,7 +126,7 @@ def matrix(
             about={workload.name: _about(workload) for workload in loaded},
         )
     click.echo(
-        f"\n{count(summary.computed, 'cell')} computed, {summary.shared} shared, {summary.stored} from {db}, "
+        f"\n{plural(summary.computed, 'cell')} computed, {summary.shared} shared, {summary.stored} from {db}, "
         f"in {summary.wall_s:.1f} s.",
         err=True,
     )
@@ -151,12 +152,11 @@ def _dry_run(
     from hvbench.executor import expected_s
     from hvbench.matrix import memory_bytes
     from hvbench.store import Store
-    from hvbench.tables import count
     from hvbench.units import format_size
 
     product = " × ".join(f"{len(choices[axis])} {axis}" for axis in AXES)
     for workload in loaded:
-        click.echo(f"{workload.name}: {count(sum(cell.workload is workload for cell in cells), 'cell')} ({product})")
+        click.echo(f"{workload.name}: {plural(sum(cell.workload is workload for cell in cells), 'cell')} ({product})")
     known: set[str] = set()
     means: dict[str, float] = {}
     if db.exists():
@@ -164,15 +164,15 @@ def _dry_run(
             means = store.mean_wall_s()
             known = set() if fresh else set(_known(store, cells))
     left = [cell for cell in cells if cell.key not in known]
-    click.echo(f"{count(len(cells), 'cell')} in all, {len(known)} of them in {db}, {len(left)} to compute")
+    click.echo(f"{plural(len(cells), 'cell')} in all, {len(known)} of them in {db}, {len(left)} to compute")
     seconds = expected_s(left, means, jobs)
     if seconds is None:
         new = sorted({cell.workload.name for cell in left} - set(means))
         click.echo(f"expected time: not known, because no cell of {', '.join(new)} was computed yet")
     else:
-        click.echo(f"expected time: {seconds:.1f} s at {count(jobs, 'cell')} at once, by the mean of the cells so far")
+        click.echo(f"expected time: {seconds:.1f} s at {plural(jobs, 'cell')} at once, by the mean of the cells so far")
     need = max((memory_bytes(workload) for workload in loaded), default=0)
-    click.echo(f"expected memory: about {format_size(jobs * need >> 20 << 20)} for {count(jobs, 'cell')} at once")
+    click.echo(f"expected memory: about {format_size(jobs * need >> 20 << 20)} for {plural(jobs, 'cell')} at once")
 
 
 def _known(store: Store, cells: list[Cell]) -> list[str]:

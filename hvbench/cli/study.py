@@ -10,6 +10,7 @@ import click
 from hvbench.axes import MOST_SEEDS
 from hvbench.cli import options
 from hvbench.cli.progress import Progress
+from hvbench.words import plural
 
 if TYPE_CHECKING:
     from hvbench.study import Finding
@@ -28,10 +29,7 @@ hypervisor's swap below it."""
 
 TOUCHED_RATIO = ":ratio_percent=10000"
 """Against what they touch, VMs may be promised many times what there is; admission is not what is asked here."""
-STANDARD_TOUCHED = ",".join(
-    text + TOUCHED_RATIO
-    for text in ("balloon+overcommit", "idle-tax+overcommit", "ksm+overcommit", "esx", "overcommit")
-)
+STANDARD_TOUCHED = ",".join(stack + TOUCHED_RATIO for stack in STANDARD_STUDY["memory"].split(","))
 
 
 def _ratios(_: click.Context, option: click.Parameter, text: str) -> list[float]:
@@ -105,7 +103,7 @@ def seed(
     from hvbench.picture import check_picture, draw_study
     from hvbench.store import Store
     from hvbench.study import analyse, cells_of, grid, responses_of, roomy_cell, together, touched_pages, verdict
-    from hvbench.tables import count, exit_code
+    from hvbench.tables import exit_code
     from hvbench.worker import Limits
 
     check_format(fmt)
@@ -137,8 +135,8 @@ def seed(
     cells = {point: cells_of(point, choices, fixed, range(1, seeds + 1)) for point in points}
     every = [cell for some in cells.values() for cell in some]
     if dry_run:
-        where = f"{count(len(loaded), 'workload')} at {count(len(cpu) * len(overcommit), 'point')}"
-        click.echo(f"{where}: {count(len(every), 'cell')}")
+        where = f"{plural(len(loaded), 'workload')} at {plural(len(cpu) * len(overcommit), 'point')}"
+        click.echo(f"{where}: {plural(len(every), 'cell')}")
         return 0
     with Store(db) as store:
         store.begin_run(options.command_line(), [cell.key for cell in every])

@@ -13,7 +13,7 @@ import click
 
 from hvbench.errors import UserError
 from hvbench.traces.outputs import check_outputs, check_trace_output
-from hvbench.traces.words import plural
+from hvbench.words import plural
 
 if TYPE_CHECKING:
     from hvbench.traces.format import Trace

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hvbench.errors import UserError
-from hvbench.traces.words import plural
+from hvbench.words import plural
 
 
 @click.group("workload")

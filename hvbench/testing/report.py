@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from hvbench.drawing import draw
 from hvbench.errors import UserError
 from hvbench.testing.checks import BAD, NOT_TRIED, Outcome, Status
 from hvbench.testing.kit import Report
+from hvbench.whole import written_whole
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS conformance (
@@ -60,18 +59,8 @@ def json_of(reports: Sequence[Report]) -> str:
 
 def write_json(reports: Sequence[Report], path: Path) -> None:
     """Write the JSON document; a reader never sees half a file."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json_of(reports) + "\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    with written_whole(path) as temporary:
+        temporary.write_text(json_of(reports) + "\n", encoding="utf-8")
 
 
 def store(reports: Sequence[Report], path: Path) -> None:

@@ -31,7 +31,7 @@ from hvbench.errors import UserError
 from hvbench.traces.format import METADATA_KEY, canonical_meta
 from hvbench.traces.importers.api import Batch, Import, names_of
 from hvbench.traces.importers.spool import Spool
-from hvbench.traces.words import plural
+from hvbench.words import plural
 
 KIND: Final = "demand"
 COLUMNS: Final[dict[str, np.dtype[Any]]] = {

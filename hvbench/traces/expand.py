@@ -36,7 +36,7 @@ from hvbench.errors import UserError
 from hvbench.traces.check import LONGEST_NS
 from hvbench.traces.demand import AXES, SILENT, Demand, read_demand
 from hvbench.traces.donor import Donor, load_donor
-from hvbench.traces.format import FLAG_SAMPLED, FLAG_WRITE, FORMAT_VERSION, OUTSIDE, TraceWriter
+from hvbench.traces.format import FLAG_SAMPLED, FLAG_WRITE, FORMAT_VERSION, OUTSIDE
 from hvbench.traces.importers.api import GUEST, Batch, rows
 from hvbench.traces.importers.spool import Spool
 from hvbench.units import rounded_duration
@@ -401,10 +401,7 @@ def expand_file(
             **({"silent_because": reasons} if reasons else {}),
             **(meta or {}),
         }
-        with TraceWriter(output, header) as writer:
-            for piece in spool.pieces():
-                piece["time_ns"] = piece["time_ns"] - start
-                writer.add(piece)
+        spool.write(output, header, start)
     finally:
         spool.close()
     return Report(

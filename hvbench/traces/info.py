@@ -19,7 +19,7 @@ from hvbench.traces.format import (
 )
 from hvbench.traces.handle.measured import measured
 from hvbench.traces.handle.series import SECTOR, Series, plot, series
-from hvbench.traces.words import plural
+from hvbench.words import plural
 
 
 @define

@@ -13,7 +13,7 @@ from attrs import define, field
 from hvbench import __version__
 from hvbench.errors import UserError
 from hvbench.traces.check import LONGEST_NS
-from hvbench.traces.format import FORMAT_VERSION, OPS, PAGE_SIZE, SALT, TraceWriter
+from hvbench.traces.format import FORMAT_VERSION, OPS, PAGE_SIZE, SALT
 from hvbench.traces.importers.api import AXES, LISTED, WAIT_CLASSES, Format, Import, names_of, read_options
 from hvbench.traces.importers.sources import RawFile, Source, open_sources
 from hvbench.traces.importers.spool import Spool
@@ -173,10 +173,7 @@ def _write_trace(job: Import, output: Path, settings: Settings, files: Files, gi
             **_waits(job),
             **job.meta,
         }
-        with TraceWriter(output, meta) as writer:
-            for piece in spool.pieces():
-                piece["time_ns"] = piece["time_ns"] - start
-                writer.add(piece)
+        spool.write(output, meta, start)
     finally:
         spool.close()
     return Report(

@@ -17,7 +17,7 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
-from hvbench.traces.format import ABSENT, COLUMNS, OP_NAMES
+from hvbench.traces.format import ABSENT, COLUMNS, OP_NAMES, TraceWriter
 from hvbench.traces.importers.api import Batch
 
 RUN_BYTES: Final = 16 << 20
@@ -156,6 +156,13 @@ class Spool:
             yield from self._merged(thread)
         self._file.close()
         self._file = None
+
+    def write(self, output: Path, meta: dict[str, Any], start_ns: int) -> None:
+        """Write all rows as a trace; what was at `start_ns` is at its zero."""
+        with TraceWriter(output, meta) as writer:
+            for piece in self.pieces():
+                piece["time_ns"] = piece["time_ns"] - start_ns
+                writer.add(piece)
 
     def close(self) -> None:
         """Drop everything."""

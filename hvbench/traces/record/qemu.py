@@ -19,7 +19,7 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ from hvbench.traces.record.guest_rows import Parts, cpu, disk, memory, ports
 from hvbench.traces.record.procfs import ProcessState, ThreadState
 from hvbench.traces.record.qmp import Qmp
 from hvbench.traces.record.rows import Block
+from hvbench.traces.record.session import FULL, Say, default_buffer_mib
 from hvbench.traces.record.timeline import Timeline
 from hvbench.traces.record.tracefs import Session, find_tracefs
 from hvbench.traces.record.unprivileged import SAMPLE_S, Sampler
@@ -46,9 +47,7 @@ EVENTS: Final = {
     "sched:sched_switch": "when vCPUs ran",
     "sched:sched_waking": "what ended a vCPU's halt",
 }
-FULL: Final = 0.95
 POLL_S: Final = 0.1
-Say = Callable[[str], None]
 
 
 @define
@@ -143,8 +142,6 @@ class Run:
 
     def with_events(self, root: Path) -> None:
         """Watch with a tracing instance of one's own, limited to the vCPUs' threads."""
-        from hvbench.traces.record.session import default_buffer_mib
-
         buffer = self.options.buffer_mib or default_buffer_mib()
         with Session(root, buffer * 1024, EVENTS, ("sched:sched_switch",)) as session:
             self.missing = dict(session.missing)

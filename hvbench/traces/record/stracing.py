@@ -34,7 +34,7 @@ from hvbench.traces.record.session import Options, Recording, Say, exit_code, he
 from hvbench.traces.record.syscall_classes import by_class
 from hvbench.traces.record.target import Launched, Target
 from hvbench.traces.record.timeline import Timeline
-from hvbench.traces.record.unprivileged import SAMPLE_S, Sampler
+from hvbench.traces.record.unprivileged import SAMPLE_S, Sampler, sample
 
 FLAGS: Final = ("-f", "-ttt", "-T", "-yy", "-s", "0", "-q")
 CALL: Final = re.compile(rb"^(?:\d+ +)?\d+\.\d+ (\w+)\(")
@@ -170,19 +170,13 @@ def record_strace(options: Options, output: Path, why: list[str], say: Say) -> T
         steal, spent = procfs.steal_ns(), time.process_time()
         recording.start_ns = start = time.monotonic_ns()
         sampler = Sampler(Timeline(start, int(SAMPLE_S * 1e9)))
+
+        def look(now: int) -> None:
+            tracing.look()
+            sampler.read(tracing.pids(), now)
+
         try:
-            tracing.target.go()
-            while tracing.alive():
-                now = time.monotonic_ns() - start
-                if options.max_seconds and now >= options.max_seconds * 1e9:
-                    break
-                tracing.look()
-                sampler.read(tracing.pids(), now)
-                time.sleep(SAMPLE_S)
-        except KeyboardInterrupt:
-            recording.interrupted = True
-            if options.command:
-                degraded.append("interrupted from the keyboard: ends before the command did")
+            sample(options, recording, degraded, tracing.alive, look, tracing.target.go)
         finally:
             recording.wall_s = (time.monotonic_ns() - start) / 1e9
             recording.exit_code = exit_code(tracing.target)  # strace ends as its command did

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -153,6 +154,29 @@ class Sampler:
         self.resident[process.index] = anonymous
 
 
+def sample(
+    options: Options,
+    recording: Recording,
+    degraded: list[str],
+    alive: Callable[[], bool],
+    look: Callable[[int], None],
+    go: Callable[[], None] = lambda: None,
+) -> None:
+    """`go`, then look every `SAMPLE_S` (at ns since the start) until the job or the time ends, or Ctrl-C comes."""
+    try:
+        go()
+        while alive():
+            now = time.monotonic_ns() - recording.start_ns
+            if options.max_seconds and now >= options.max_seconds * 1e9:
+                break
+            look(now)
+            time.sleep(SAMPLE_S)
+    except KeyboardInterrupt:
+        recording.interrupted = True
+        if options.command:
+            degraded.append("interrupted from the keyboard: ends before the command did")
+
+
 def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> Trace:
     """As `session.record`, from /proc alone; `why` says what kept it from more."""
     say(f"recording less than is possible: {why}")
@@ -172,17 +196,7 @@ def record_unprivileged(options: Options, output: Path, why: str, say: Say) -> T
         recording.start_ns = start
         timeline = Timeline(start, int(SAMPLE_S * 1e9))
         sampler = Sampler(timeline)
-        try:
-            while target.alive():
-                now = time.monotonic_ns() - start
-                if options.max_seconds and now >= options.max_seconds * 1e9:
-                    break
-                sampler.read(target.pids(), now)
-                time.sleep(SAMPLE_S)
-        except KeyboardInterrupt:
-            recording.interrupted = True
-            if options.command:
-                degraded.append("interrupted from the keyboard: ends before the command did")
+        sample(options, recording, degraded, target.alive, lambda now: sampler.read(target.pids(), now))
         recording.wall_s = (time.monotonic_ns() - start) / 1e9
         recording.recorder_cpu_s = time.process_time() - spent
         recording.steal_ns = procfs.steal_ns() - steal
